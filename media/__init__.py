@@ -1,0 +1,1 @@
+"""Serves: routes, dialects, access, the studio page and the command line."""

@@ -1,0 +1,94 @@
+"""Every setting, in one place. Each is read from the environment as `SONOREEL_<NAME>`; the CLI's options set the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+PREFIX = "SONOREEL_"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names it and says what would work."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this server runs."""
+
+    host: Annotated[str, Meta(description="address to listen on; anything but loopback needs api_keys")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0 picks a free one")] = 8000
+    data_dir: Annotated[Path, Meta(description="everything that is kept lives here")] = Path("data")
+    models_dir: Annotated[str, Meta(description="directory of *.toml model cards that merge over the built-in ones")] = ""
+    api_keys: Annotated[
+        tuple[str, ...], Meta(description="comma-separated keys that may use the API; none means no key is asked for")
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...], Meta(description="comma-separated further Host names to answer to, for a proxy or a LAN name")
+    ] = ()
+    allowed_origins: Annotated[
+        tuple[str, ...], Meta(description="comma-separated further web origins that may call, e.g. https://app.example")
+    ] = ()
+    warm: Annotated[
+        tuple[str, ...], Meta(description="comma-separated models loaded before /readyz answers 200; auto means the defaults")
+    ] = ("auto",)
+    memory_budget_mb: Annotated[
+        int, Meta(ge=0, description="megabytes all loaded models together may take; 0 takes three quarters of the machine")
+    ] = 0
+    max_upload_mb: Annotated[int, Meta(ge=1, description="largest file a transcription request may upload, in MB")] = 512
+    max_input_chars: Annotated[int, Meta(ge=1, description="longest text one speech request may hold")] = 100_000
+    max_live_sessions: Annotated[int, Meta(ge=1, description="WebSocket sessions open at once before new ones get 503")] = 256
+    stall_seconds: Annotated[
+        float, Meta(gt=0, description="a client that reads nothing for this long is closed with 1013")
+    ] = 30.0
+    realtime_idle_seconds: Annotated[
+        float, Meta(gt=0, description="a /v1/realtime session without audio for this long ends with idle_timeout")
+    ] = 300.0
+    drain_seconds: Annotated[
+        float, Meta(ge=0, description="on SIGTERM, how long open work may take before it is cancelled")
+    ] = 25.0
+    log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.host in LOOPBACK_HOSTS
+
+    def checked(self) -> Settings:
+        """Refuse what would not be safe.
+
+        Raises: SettingsError.
+        """
+        if not self.on_loopback and not self.api_keys:
+            raise SettingsError(
+                f"{PREFIX}HOST={self.host} would open the server to the network without keys: "
+                f"set {PREFIX}API_KEYS to a comma-separated list of secrets, or bind to 127.0.0.1"
+            )
+        if self.log_level not in {"debug", "info", "warning", "error"}:
+            raise SettingsError(f"{PREFIX}LOG_LEVEL={self.log_level}: use debug, info, warning or error")
+        return self
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
+    """Read settings from `environ`; overrides that are not None win.
+
+    Raises: SettingsError naming the variable.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    values: dict[str, object] = {}
+    for name, field in fields.items():
+        text = environ.get(PREFIX + name.upper())
+        if text is None or text == "":
+            continue
+        is_list = isinstance(field.default, tuple)
+        raw: object = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+        try:
+            values[name] = msgspec.convert(raw, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{PREFIX}{name.upper()}={text!r}: {error}") from error
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    return Settings(**values).checked()  # type: ignore[arg-type]

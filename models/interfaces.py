@@ -1,0 +1,133 @@
+"""What an engine is: one-method protocols, and the requests and results they exchange.
+
+Engines are plain synchronous generators that live in a worker process. An engine module `models/engines/<family>.py`
+exposes `load(card: Card) -> object`, and the object implements the protocols of its task. Requests and results cross
+a process line as msgpack, so they are frozen and hold only plain values, numpy float32 arrays and dataclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streaming.transcript import Hypothesis, Segment
+
+Samples: TypeAlias = npt.NDArray[np.float32]
+"""Mono float32 samples in -1..1, shape (n,)."""
+
+OnStep: TypeAlias = Callable[[float, float | None], None]
+"""`on_step(done, total)`: progress and cancellation in one. Raises `Cancelled` when the work must stop."""
+
+
+class Voice(msgspec.Struct, frozen=True):
+    """A voice a speech engine offers. `languages` are BCP 47 tags, best first."""
+
+    id: str
+    name: str
+    languages: tuple[str, ...] = ()
+
+
+class WordTiming(msgspec.Struct, frozen=True, array_like=True):
+    """When `request.text[start_char:end_char]` is heard, in seconds from the first sample of the request."""
+
+    start_char: int
+    end_char: int
+    start: float
+    end: float
+
+
+class SpeechRequest(msgspec.Struct, frozen=True, tag="speech"):
+    """Text to speak. `voice` is one of the engine's own voice ids; `speed` 1.0 is the voice's normal rate."""
+
+    text: str
+    voice: str
+    language: str = ""
+    speed: float = 1.0
+
+
+class SpeechChunk(msgspec.Struct, frozen=True, tag="speech_chunk"):
+    """The next samples of an utterance, with the words that became known with them (in order, each once)."""
+
+    samples: np.ndarray
+    sample_rate: int
+    words: tuple[WordTiming, ...] = ()
+
+
+class TranscriptionRequest(msgspec.Struct, frozen=True, tag="transcription"):
+    """A whole recording to transcribe: a file on this machine, in any container libav reads."""
+
+    path: str
+    language: str = ""
+    prompt: str = ""
+    temperature: float = 0.0
+    word_timestamps: bool = False
+
+
+class ListenRequest(msgspec.Struct, frozen=True, tag="listen"):
+    """One turn of live speech; its audio (16 kHz mono) is fed while it is being spoken."""
+
+    language: str = ""
+    prompt: str = ""
+
+
+class HypothesisUpdate(msgspec.Struct, frozen=True, tag="hypothesis"):
+    """A newer belief about the turn being heard; word times are seconds from the turn's first sample."""
+
+    hypothesis: Hypothesis
+
+
+class SegmentResult(msgspec.Struct, frozen=True, tag="segment"):
+    """A settled stretch of text. For a live turn: exactly one, last, covering the turn."""
+
+    segment: Segment
+
+
+class MediaInfo(msgspec.Struct, frozen=True, tag="media_info"):
+    """First item of a transcription: what the recording is. `duration` in seconds may be refined at the end."""
+
+    duration: float
+    language: str
+
+
+EngineRequest: TypeAlias = SpeechRequest | TranscriptionRequest | ListenRequest
+EngineResult: TypeAlias = SpeechChunk | HypothesisUpdate | SegmentResult | MediaInfo
+
+
+class SpeechSynthesizer(Protocol):
+    """Speaks text."""
+
+    def synthesize(self, request: SpeechRequest, on_step: OnStep) -> Iterator[SpeechChunk]:
+        """Yield audio as it is made. Closing the generator stops the work.
+
+        Raises: InvalidInput for a voice, language or speed it does not have; Cancelled from `on_step`.
+        """
+        ...
+
+    def voices(self) -> list[Voice]:
+        """Every voice this engine can speak with."""
+        ...
+
+
+class Transcriber(Protocol):
+    """Writes down a recording."""
+
+    def transcribe(self, request: TranscriptionRequest, on_step: OnStep) -> Iterator[MediaInfo | SegmentResult]:
+        """Yield one MediaInfo, then segments in order; `on_step(seconds done, seconds total)`.
+
+        Raises: InvalidInput when the file cannot be decoded or holds no audio; Cancelled from `on_step`.
+        """
+        ...
+
+
+class LiveTranscriber(Protocol):
+    """Writes down a turn while it is being spoken."""
+
+    def listen(
+        self, request: ListenRequest, audio: Iterator[Samples], on_step: OnStep
+    ) -> Iterator[HypothesisUpdate | SegmentResult]:
+        """Read 16 kHz blocks until `audio` ends; yield hypotheses meanwhile and one SegmentResult at the end."""
+        ...

@@ -1,0 +1,112 @@
+"""What a listener has in hand and has heard, judged from what was sent and when.
+
+Nothing tells a server how far playback is; it assumes that audio plays from the moment it was sent, or right after
+the audio sent before it. That is exact for a client that plays without delay and a good bound for every other one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+REMEMBERED_TEXT = 65_536
+"""Characters of spoken and unspoken text kept to answer what a cancelled listener has heard."""
+
+
+@dataclass(slots=True)
+class _SentItem:
+    seconds: float = 0.0
+    ends_at: float = 0.0
+
+    def heard(self, now: float) -> float:
+        return self.seconds - max(0.0, self.ends_at - now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """All text before character `end_char` has begun to be heard once `seconds` of the item have played."""
+
+    end_char: int
+    item_id: str
+    seconds: float
+
+
+class Playout:
+    """The listener of one context. Offsets count every character ever appended to it."""
+
+    def __init__(self) -> None:
+        self._runs: deque[tuple[int, str]] = deque()
+        self._kept = 0
+        self._total = 0
+        self._marks: deque[_Mark] = deque()
+        self._items: dict[str, _SentItem] = {}
+        self._ends_at = float("-inf")
+
+    @property
+    def appended_characters(self) -> int:
+        return self._total
+
+    def appended(self, text: str) -> None:
+        """Text that is going to be spoken."""
+        self._runs.append((self._total, text))
+        self._total += len(text)
+        self._kept += len(text)
+        while self._kept > REMEMBERED_TEXT and len(self._runs) > 1:
+            self._kept -= len(self._runs.popleft()[1])
+
+    def drop(self, start: int, end: int | None = None) -> None:
+        """Characters `start:end` will never be spoken and have been reported."""
+        end = self._total if end is None else end
+        kept: deque[tuple[int, str]] = deque()
+        for offset, text in self._runs:
+            before = text[: max(0, start - offset)]
+            after_from = min(max(0, end - offset), len(text))
+            if before:
+                kept.append((offset, before))
+            if after_from < len(text) and after_from >= len(before):
+                kept.append((offset + after_from, text[after_from:]))
+        self._runs = kept
+        self._kept = sum(len(text) for _, text in kept)
+
+    def word(self, end_char: int, item_id: str, seconds: float) -> None:
+        """The word that ends at `end_char` begins `seconds` into the item."""
+        self._marks.append(_Mark(end_char, item_id, seconds))
+
+    def piece_end(self, end_char: int, item_id: str, seconds: float) -> None:
+        """A piece of text that ends at `end_char` is over `seconds` into the item."""
+        self._marks.append(_Mark(end_char, item_id, seconds))
+
+    def sent(self, item_id: str, seconds: float, now: float) -> None:
+        """So much more audio of an item has left."""
+        self._ends_at = max(self._ends_at, now) + seconds
+        item = self._items.setdefault(item_id, _SentItem())
+        item.seconds += seconds
+        item.ends_at = self._ends_at
+
+    def ahead(self, now: float) -> float:
+        """Seconds of audio sent that have not been played yet."""
+        return max(0.0, self._ends_at - now)
+
+    def forget_heard(self, now: float) -> None:
+        """Start over if everything was heard: a new answer begins."""
+        if self.ahead(now) == 0.0:
+            self._runs.clear()
+            self._kept = 0
+            self._marks.clear()
+            self._items.clear()
+
+    def split(self, now: float) -> tuple[str, str]:
+        """The text heard so far, up to the word that is sounding, and the rest."""
+        heard_until = 0
+        for mark in self._marks:
+            item = self._items.get(mark.item_id)
+            if item is None or item.heard(now) < mark.seconds or item.heard(now) <= 0:
+                break
+            heard_until = mark.end_char
+        spoken: list[str] = []
+        remaining: list[str] = []
+        for offset, text in self._runs:
+            cut = min(max(0, heard_until - offset), len(text))
+            spoken.append(text[:cut])
+            remaining.append(text[cut:])
+        return "".join(spoken), "".join(remaining)

@@ -1,0 +1,505 @@
+"""The sans-I/O listening session: audio arrives, turns and their transcripts leave.
+
+A driver feeds it client audio and requests (`append`, `commit`, `clear`, `configure`), voice activity for the windows
+it asks about (`take_windows` / `heard`), and recogniser results (`hypothesis`, `segment`, `failed`); it starts what
+`commands()` asks for and sends what `next_event()` hands out. Time is the audio's own sample clock at 16 kHz.
+
+An item is what a client sees: one turn found by voice activity, or everything between two manual commits. Inside, an
+item is one or more utterances, each one run of a recogniser: silence is never sent to a recogniser, and a commit
+that is minutes away does not make an utterance grow without bound.
+
+Events of one item always come in the order SpeechStarted, SpeechStopped, Committed, Completed or TurnFailed, with
+Partials anywhere before the last; items complete in the order they were spoken.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming.agreement import LocalAgreement
+from streaming.audio import PcmEncoding, PcmReader, Resampler
+from streaming.transcript import Hypothesis, Segment, Word
+from streaming.voice_activity import (
+    SAMPLE_RATE,
+    WINDOW,
+    SpeechStarted as VoiceStarted,
+    SpeechStopped as VoiceStopped,
+    TurnDetection,
+    TurnDetector,
+    VoiceActivityState,
+)
+
+MANUAL_DETECTION = TurnDetection(
+    threshold=0.3, prefix_padding=0.3, silence_duration=1.0, min_speech=0.064, max_speech=30.0, trailing_padding=0.4
+)
+"""How speech is found inside audio that the client commits by hand: sensitive, and patient with pauses."""
+SHORTEST_COMMIT = 0.1
+"""Seconds of audio a manual commit needs (the limit OpenAI states)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningSettings:
+    """`turn_detection` None means that the client commits by hand."""
+
+    encoding: PcmEncoding = PcmEncoding.S16LE
+    sample_rate: int = SAMPLE_RATE
+    turn_detection: TurnDetection | None = TurnDetection()
+    language: str = ""
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Start a recogniser for an utterance; its audio follows as `Hear`."""
+
+    ticket: int
+    settings: ListeningSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Hear:
+    ticket: int
+    samples: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """The utterance is over: its segment is wanted now."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Nobody wants this utterance any more."""
+
+    ticket: int
+
+
+Command: TypeAlias = Listen | Hear | Conclude | Abandon
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """`at` seconds of session audio, prefix padding included."""
+
+    item_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    item_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    item_id: str
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """`text` is the whole belief so far and may change; `settled` are the words that became certain just now."""
+
+    item_id: str
+    text: str
+    settled: str
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """`words` are on the session's clock. `settled` is what completes the settled words to `text`, if they agree."""
+
+    item_id: str
+    text: str
+    settled: str
+    words: tuple[Word, ...]
+    start: float
+    duration: float
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFailed:
+    item_id: str
+    error: Exception
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRefused:
+    """There was no audio to commit; `seconds` is what had come since the last commit."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    settings: ListeningSettings
+
+
+ServerEvent: TypeAlias = (
+    SpeechStarted | SpeechStopped | Committed | Partial | Completed | TurnFailed | Cleared | CommitRefused | Reconfigured
+)
+
+
+@dataclass(slots=True)
+class _Utterance:
+    ticket: int
+    start: int
+    item: _Item
+    agreement: LocalAgreement = field(default_factory=LocalAgreement)
+    hypothesis: Hypothesis = Hypothesis(())
+    fed_until: int = 0
+    end: int | None = None
+    segment: Segment | None = None
+
+
+@dataclass(slots=True)
+class _Item:
+    id: str
+    start: int
+    end: int = 0
+    utterances: list[_Utterance] = field(default_factory=list)
+    committed: bool = False
+    settled: str = ""
+    shown: str = ""
+    error: Exception | None = None
+
+    @property
+    def text(self) -> str:
+        texts = (u.segment.text if u.segment else u.hypothesis.text for u in self.utterances)
+        return " ".join(text for text in texts if text)
+
+    @property
+    def concluded(self) -> bool:
+        return self.committed and (self.error is not None or all(u.segment for u in self.utterances))
+
+
+class _AudioWindow:
+    """The recent past of the session's 16 kHz audio, addressed by absolute sample index."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.end = 0
+        self._blocks: deque[npt.NDArray[np.float32]] = deque()
+
+    def append(self, samples: npt.NDArray[np.float32]) -> None:
+        if len(samples):
+            self._blocks.append(samples)
+            self.end += len(samples)
+
+    def slice(self, start: int, end: int) -> npt.NDArray[np.float32]:
+        start = max(start, self.start)
+        parts: list[npt.NDArray[np.float32]] = []
+        position = self.start
+        for block in self._blocks:
+            if position >= end:
+                break
+            if position + len(block) > start:
+                parts.append(block[max(0, start - position) : end - position])
+            position += len(block)
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def forget(self, before: int) -> None:
+        while self._blocks and self.start + len(self._blocks[0]) <= before:
+            self.start += len(self._blocks.popleft())
+
+
+class RecognitionSession:
+    """One client's listening. See the module docstring for what it promises."""
+
+    def __init__(self, settings: ListeningSettings, *, item_prefix: str = "item") -> None:
+        self.settings = settings
+        self.voice = VoiceActivityState()
+        """Carried state of the voice activity model; the driver hands it to the model with the windows."""
+        self._item_prefix = item_prefix
+        self._numbers = itertools.count(1)
+        self._tickets = itertools.count(1)
+        self._commands: deque[Command] = deque()
+        self._events: deque[ServerEvent] = deque()
+        self._reader = PcmReader(settings.encoding, settings.sample_rate)
+        self._resampler = Resampler(settings.sample_rate, SAMPLE_RATE)
+        self._audio = _AudioWindow()
+        self._windows: deque[npt.NDArray[np.float32]] = deque()
+        self._judged = 0  # samples voice activity has an opinion about
+        self._awaited = 0  # windows handed out and not judged yet
+        self._stale = 0  # of those, how many were cleared meanwhile
+        self._detector = TurnDetector(settings.turn_detection or MANUAL_DETECTION)
+        self._items: deque[_Item] = deque()  # in order of speech; the last may be open
+        self._open: _Item | None = None
+        self._speaking: _Utterance | None = None
+        self._utterances: dict[int, _Utterance] = {}
+        self._last_item_id: str | None = None
+        self._uncommitted_from = 0
+        self._commit_after: deque[int] = deque()
+
+    # ------------------------------------------------------------------ what the client says
+
+    @property
+    def received(self) -> float:
+        """Seconds of audio received so far."""
+        return self._audio.end / SAMPLE_RATE
+
+    def append(self, data: bytes) -> None:
+        """Take encoded audio of any length; a sample may be split between two calls."""
+        self._take(self._resampler.process(self._reader.feed(data).samples))
+
+    def commit(self) -> None:
+        """End the open item here; it happens once voice activity has judged the audio before it."""
+        self._commit_after.append(self._audio.end)
+        self._settle_commits()
+
+    def clear(self) -> None:
+        """Forget audio that is not committed yet."""
+        self._windows.clear()
+        self._stale = self._awaited
+        self._judged = self._audio.end - self._audio.end % WINDOW
+        self._detector.reset(at_sample=self._judged)
+        self.voice = VoiceActivityState()
+        if self._open is not None:
+            for utterance in self._open.utterances:
+                self._utterances.pop(utterance.ticket, None)
+                if utterance.segment is None:
+                    self._commands.append(Abandon(utterance.ticket))
+            self._items.remove(self._open)
+            self._open = self._speaking = None
+        self._commit_after.clear()
+        self._uncommitted_from = self._audio.end
+        self._events.append(Cleared())
+
+    def configure(self, settings: ListeningSettings) -> None:
+        """Replace the settings; what they change takes effect with the next audio."""
+        before, self.settings = self.settings, settings
+        if (before.encoding, before.sample_rate) != (settings.encoding, settings.sample_rate):
+            self._take(self._resampler.finish())
+            self._reader = PcmReader(settings.encoding, settings.sample_rate)
+            self._resampler = Resampler(settings.sample_rate, SAMPLE_RATE)
+        self._detector.reconfigure(settings.turn_detection or MANUAL_DETECTION)
+        self._events.append(Reconfigured(settings))
+        if before.turn_detection is None and settings.turn_detection and self._open and not self._speaking:
+            self._close_item(self._open, self._audio.end)
+
+    def finish(self) -> None:
+        """No more audio will come: whatever is open is committed."""
+        padding = -self._audio.end % WINDOW
+        self._take(self._resampler.finish())
+        self._take(np.zeros(padding, np.float32))
+        if self._open is not None or self.settings.turn_detection is None or self._windows:
+            self.commit()
+
+    @property
+    def drained(self) -> bool:
+        """Nothing is left to recognise or to send."""
+        return not (self._items or self._events or self._windows or self._awaited or self._commit_after)
+
+    # ------------------------------------------------------------------ voice activity
+
+    def take_windows(self, limit: int) -> list[npt.NDArray[np.float32]]:
+        """Up to `limit` windows of 512 samples to be judged next, in order."""
+        taken = [self._windows.popleft() for _ in range(min(limit, len(self._windows)))]
+        self._awaited += len(taken)
+        return taken
+
+    @property
+    def has_windows(self) -> bool:
+        return bool(self._windows)
+
+    def heard(self, probabilities: Sequence[float]) -> None:
+        """Speech probabilities (0..1) of the windows taken last, in their order."""
+        self._awaited -= len(probabilities)
+        skipped = min(self._stale, len(probabilities))
+        self._stale -= skipped
+        for probability in probabilities[skipped:]:
+            for event in self._detector.push(probability):
+                self._voice_event(event)
+            self._judged += WINDOW
+            self._feed_speech(self._judged)
+        self._settle_commits()
+        self._forget()
+
+    # ------------------------------------------------------------------ what the recogniser says
+
+    def hypothesis(self, ticket: int, hypothesis: Hypothesis) -> None:
+        """A newer belief about an utterance, times in seconds from its first sample."""
+        if (utterance := self._utterances.get(ticket)) is None:
+            return
+        utterance.hypothesis = hypothesis
+        settled = " ".join(word.text for word in utterance.agreement.push(hypothesis.words))
+        self._show(utterance.item, settled)
+
+    def segment(self, ticket: int, segment: Segment) -> None:
+        """The final text of an utterance, times in seconds from its first sample."""
+        if (utterance := self._utterances.pop(ticket, None)) is None:
+            return
+        utterance.segment = _within(segment, utterance)
+        self._complete_items()
+
+    def failed(self, ticket: int, error: Exception) -> None:
+        """The recogniser gave up on an utterance: its item fails once it is committed."""
+        if (utterance := self._utterances.pop(ticket, None)) is None:
+            return
+        utterance.segment = Segment("", 0.0, 0.0)
+        utterance.item.error = error
+        self._complete_items()
+
+    # ------------------------------------------------------------------ what the driver does
+
+    def commands(self) -> Iterator[Command]:
+        """Hand out, once each, what the recogniser has to do."""
+        while self._commands:
+            yield self._commands.popleft()
+
+    def next_event(self) -> ServerEvent | None:
+        """The next event for the client, or None."""
+        return self._events.popleft() if self._events else None
+
+    # ------------------------------------------------------------------ inside
+
+    def _take(self, samples: npt.NDArray[np.float32]) -> None:
+        before = self._audio.end
+        self._audio.append(samples)
+        windowed = before - before % WINDOW
+        for start in range(windowed, self._audio.end - WINDOW + 1, WINDOW):
+            self._windows.append(self._audio.slice(start, start + WINDOW))
+
+    def _voice_event(self, event: VoiceStarted | VoiceStopped) -> None:
+        match event:
+            case VoiceStarted():
+                self._start_utterance(event.at_sample)
+            case VoiceStopped():
+                self._stop_utterance(event.at_sample)
+
+    def _start_utterance(self, start: int) -> None:
+        start = max(start, self._uncommitted_from)
+        by_hand = self.settings.turn_detection is None
+        if self._open is None:
+            self._open_item(self._uncommitted_from if by_hand else start)
+            if not by_hand and self._open is not None:
+                self._events.append(SpeechStarted(self._open.id, start / SAMPLE_RATE))
+        item = self._open
+        assert item is not None
+        utterance = _Utterance(next(self._tickets), start, item, fed_until=start)
+        item.utterances.append(utterance)
+        self._utterances[utterance.ticket] = self._speaking = utterance
+        self._commands.append(Listen(utterance.ticket, self.settings))
+
+    def _stop_utterance(self, end: int) -> None:
+        if (utterance := self._speaking) is None:
+            return
+        self._feed_speech(end)
+        self._speaking = None
+        utterance.end = end
+        self._commands.append(Conclude(utterance.ticket))
+        if self.settings.turn_detection is not None:
+            self._close_item(utterance.item, end)
+
+    def _feed_speech(self, until: int) -> None:
+        utterance = self._speaking
+        if utterance is not None and until > utterance.fed_until:
+            samples = self._audio.slice(utterance.fed_until, until)
+            utterance.fed_until += len(samples)
+            self._commands.append(Hear(utterance.ticket, samples))
+
+    def _open_item(self, start: int) -> None:
+        self._open = _Item(f"{self._item_prefix}_{next(self._numbers)}", start)
+        self._items.append(self._open)
+
+    def _settle_commits(self) -> None:
+        # A commit waits for the whole windows before it; what is left of a window cannot hold a word.
+        while self._commit_after and self._judged >= self._commit_after[0] - self._commit_after[0] % WINDOW:
+            self._commit_now(self._commit_after.popleft())
+
+    def _commit_now(self, at: int) -> None:
+        seconds = (at - self._uncommitted_from) / SAMPLE_RATE
+        by_hand = self.settings.turn_detection is None
+        if self._open is None and (not by_hand or seconds < SHORTEST_COMMIT):
+            self._events.append(CommitRefused(max(0.0, seconds)))
+            return
+        for event in self._detector.force_stop():
+            self._voice_event(event)
+        if by_hand or self._open is not None:
+            if self._open is None:
+                self._open_item(self._uncommitted_from)
+            assert self._open is not None
+            self._close_item(self._open, at)
+
+    def _close_item(self, item: _Item, end: int) -> None:
+        item.committed = True
+        item.end = end
+        if item.utterances and self.settings.turn_detection is not None:
+            self._events.append(SpeechStopped(item.id, end / SAMPLE_RATE))
+        self._events.append(Committed(item.id, self._last_item_id))
+        self._last_item_id = item.id
+        self._open = None
+        self._uncommitted_from = end
+        self._complete_items()
+
+    def _show(self, item: _Item, settled: str) -> None:
+        text = item.text
+        if text == item.shown and not settled:
+            return
+        item.shown = text
+        joined = f" {settled}" if settled and item.settled else settled
+        item.settled += joined
+        start = item.start / SAMPLE_RATE
+        end = max(utterance.fed_until for utterance in item.utterances) / SAMPLE_RATE
+        self._events.append(Partial(item.id, text, joined, start, max(0.0, end - start)))
+
+    def _complete_items(self) -> None:
+        while self._items and self._items[0].concluded:
+            item = self._items.popleft()
+            start, duration = item.start / SAMPLE_RATE, (item.end - item.start) / SAMPLE_RATE
+            if item.error is not None:
+                for utterance in item.utterances:
+                    if self._utterances.pop(utterance.ticket, None) is not None:
+                        self._commands.append(Abandon(utterance.ticket))
+                self._events.append(TurnFailed(item.id, item.error, start, duration))
+                continue
+            segments = [utterance.segment for utterance in item.utterances if utterance.segment]
+            words = tuple(word for segment in segments for word in segment.words)
+            language = next((segment.language for segment in segments if segment.language), self.settings.language)
+            text = item.text
+            rest = text[len(item.settled) :] if text.startswith(item.settled) else ""
+            self._events.append(Completed(item.id, text, rest, words, start, duration, language))
+
+    def _forget(self) -> None:
+        keep_from = self._judged - round((self._detector.settings.prefix_padding + 1.0) * SAMPLE_RATE)
+        if self._speaking is not None:
+            keep_from = min(keep_from, self._speaking.start)
+        self._audio.forget(keep_from)
+
+
+def _within(segment: Segment, utterance: _Utterance) -> Segment:
+    """Put a segment on the session's clock, without the words that were heard after the utterance's end.
+
+    A turn that is cut at its maximum length ends in the past: the recogniser has already heard the beginning of
+    what comes next, and those words belong to the next turn.
+    """
+    offset = utterance.start / SAMPLE_RATE
+    end = utterance.end if utterance.end is not None else utterance.fed_until
+    words = tuple(
+        replace(word, start=word.start + offset, end=min(word.end + offset, end / SAMPLE_RATE))
+        for word in segment.words
+        if word.start + offset < end / SAMPLE_RATE
+    )
+    dropped = len(words) < len(segment.words)
+    text = " ".join(word.text for word in words) if dropped else segment.text
+    return replace(segment, text=text, words=words, start=segment.start + offset, end=segment.end + offset)

@@ -1,0 +1,505 @@
+"""The sans-I/O speech session: text arrives in contexts, speech leaves in items.
+
+A driver feeds it client events (`receive`) and engine results (`audio`, `finished`, `failed`), starts what
+`commands()` asks for, and sends what `next_event(now)` hands out. There is no loop, socket or clock in here: `now` is
+an argument in seconds, so a conversation is replayed by replaying its calls.
+
+Rules kept here, whatever the order of calls:
+- every appended character is spoken, or reported as cleared, cancelled or failed;
+- one item per commit that had text, and exactly one `ItemDone` for it;
+- nothing of a context leaves after its `ContextCancelled`;
+- a paced context is never more than `AHEAD_LIMIT` seconds of audio ahead of its listener.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming.playout import Playout
+from streaming.speech_output import OutputFormat, SpeechOutput, TimedWord, WordSpan
+from streaming.text import SpeechTextBuffer, TextPiece
+
+AHEAD_LIMIT = 10.0
+"""Seconds of audio a paced listener may have in hand."""
+AHEAD_RESUME = 3.0
+"""A context's next piece is synthesised once less than this many seconds are in hand."""
+HELD_SECONDS_LIMIT = 20.0
+"""Seconds of finished audio a context may hold back before its engine has to wait."""
+HELD_BYTES_LIMIT = 8 * 1024 * 1024
+"""The same in bytes, for contexts without pacing whose client reads slowly."""
+PENDING_TEXT_LIMIT = 1_000_000
+"""Characters a context may have waiting to be spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSettings:
+    """How a context speaks. Voice, language and speed change with the next piece, the output with the next item."""
+
+    voice: str = ""
+    language: str = ""
+    speed: float = 1.0
+    output: OutputFormat = OutputFormat()
+    segment: Literal["sentence", "immediate", "never"] = "sentence"
+    max_partial_length: int = 250
+    word_timestamps: bool = False
+    paced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    context_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    context_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    context_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    context_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Replace the named fields of `SpeechSettings`; without a context, of every present and future one."""
+
+    changes: Mapping[str, object]
+    context_id: str | None = None
+
+
+ClientEvent: TypeAlias = Append | Commit | Clear | Cancel | Configure
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Synthesise `text` and report under `ticket`."""
+
+    ticket: int
+    text: str
+    settings: SpeechSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Nobody wants the audio of `ticket` any more."""
+
+    ticket: int
+
+
+Command: TypeAlias = Speak | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class TextReceived:
+    context_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    context_id: str | None
+    settings: SpeechSettings
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    context_id: str
+    item_id: str
+    audio: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WordTimestamps:
+    context_id: str
+    item_id: str
+    words: tuple[TimedWord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDone:
+    context_id: str
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailed:
+    """The engine gave up on an item; what was queued of it is in `text_remaining` and will not be spoken."""
+
+    context_id: str
+    item_id: str
+    error: Exception
+    text_remaining: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextCleared:
+    context_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextCancelled:
+    """`text_spoken` is what the listener can have heard by now, judged by the word times of the audio sent."""
+
+    context_id: str
+    text_spoken: str
+    text_remaining: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A client event that changed nothing, and why; `field` is the wire field to blame."""
+
+    context_id: str | None
+    code: str
+    message: str
+    field: str | None = None
+
+
+ServerEvent: TypeAlias = (
+    TextReceived
+    | SettingsChanged
+    | AudioDelta
+    | WordTimestamps
+    | ItemDone
+    | ItemFailed
+    | TextCleared
+    | ContextCancelled
+    | Refused
+)
+
+
+@dataclass(slots=True)
+class _Item:
+    """The speech of one commit: pieces waiting, one perhaps being spoken, and the stream they leave on."""
+
+    id: str
+    sound: SpeechOutput
+    waiting: deque[TextPiece] = field(default_factory=deque)
+    committed: bool = False
+    unsent_seconds: float = 0.0  # put into the codec, not out of it yet
+
+
+@dataclass(slots=True)
+class _Speaking:
+    ticket: int
+    context: _Context
+    item: _Item
+    piece: TextPiece
+
+
+@dataclass(slots=True)
+class _Context:
+    id: str
+    settings: SpeechSettings
+    text: SpeechTextBuffer
+    used: float
+    items: deque[_Item] = field(default_factory=deque)  # only the last may be uncommitted
+    speaking: _Speaking | None = None
+    held: deque[AudioDelta | WordTimestamps | ItemDone | ItemFailed] = field(default_factory=deque)
+    held_seconds: float = 0.0
+    held_bytes: int = 0
+    playout: Playout = field(default_factory=Playout)
+
+    @property
+    def idle(self) -> bool:
+        return not (self.items or self.held or self.speaking or len(self.text))
+
+
+class SynthesisSession:
+    """Every context of one client. See the module docstring for what it promises."""
+
+    def __init__(self, settings: SpeechSettings, *, max_contexts: int = 100) -> None:
+        self.settings = settings
+        self._max_contexts = max_contexts
+        self._contexts: dict[str, _Context] = {}
+        self._speaking: dict[int, _Speaking] = {}
+        self._commands: deque[Command] = deque()
+        self._events: deque[ServerEvent] = deque()
+        self._tickets = itertools.count(1)
+        self._item_numbers = itertools.count(1)
+        self._draining = False
+
+    # ------------------------------------------------------------------ what the client says
+
+    def receive(self, event: ClientEvent, now: float) -> None:
+        """Take one client event. Never raises; what cannot be done is answered with `Refused`."""
+        match event:
+            case Append():
+                self._append(event, now)
+            case Commit(context_id):
+                if (context := self._contexts.get(context_id)) is not None:
+                    self._commit(context, now)
+            case Clear(context_id):
+                self._clear(context_id)
+            case Cancel(context_id):
+                self._cancel(context_id, now)
+            case Configure():
+                self._configure(event, now)
+        self._advance(now)
+
+    def refuse(self, refusal: Refused) -> None:
+        """Answer a frame that could not be understood, in order with everything else."""
+        self._events.append(refusal)
+
+    def drain(self, now: float) -> None:
+        """Commit everything, stop pacing, take no more text: `drained` turns true once all of it has left."""
+        self._draining = True
+        for context in self._contexts.values():
+            context.settings = dataclasses.replace(context.settings, paced=False)
+            self._commit(context, now)
+        self._advance(now)
+
+    @property
+    def drained(self) -> bool:
+        return self._draining and not self._events and all(context.idle for context in self._contexts.values())
+
+    def _append(self, event: Append, now: float) -> None:
+        if self._draining:
+            self._events.append(Refused(event.context_id, "server_draining", "the server is shutting down"))
+            return
+        context = self._contexts.get(event.context_id) or self._open_context(event.context_id, now)
+        if context is None:
+            return
+        if len(context.text) + len(event.text) > PENDING_TEXT_LIMIT:
+            message = f"a context holds at most {PENDING_TEXT_LIMIT} characters of unspoken text; wait for audio"
+            self._events.append(Refused(event.context_id, "text_buffer_full", message, "text"))
+            return
+        if context.idle:
+            context.playout.forget_heard(now)
+        context.used = now
+        context.text.append(event.text, now)
+        context.playout.appended(event.text)
+        self._events.append(TextReceived(event.context_id, event.text))
+
+    def _open_context(self, context_id: str, now: float) -> _Context | None:
+        if len(self._contexts) >= self._max_contexts:
+            # Clients that name a context per turn rarely cancel finished ones: the longest idle one makes room.
+            idle = [context for context in self._contexts.values() if context.idle]
+            if not idle:
+                message = f"a connection holds at most {self._max_contexts} contexts; cancel one first"
+                self._events.append(Refused(context_id, "too_many_contexts", message, "context_id"))
+                return None
+            del self._contexts[min(idle, key=lambda context: context.used).id]
+        context = _Context(context_id, self.settings, _text_buffer(self.settings), now)
+        self._contexts[context_id] = context
+        return context
+
+    def _commit(self, context: _Context, now: float) -> None:
+        context.text.flush()
+        self._cut(context, now)
+        if context.items and not context.items[-1].committed:
+            context.items[-1].committed = True
+
+    def _clear(self, context_id: str) -> None:
+        context = self._contexts.get(context_id)
+        if context is None:
+            self._events.append(TextCleared(context_id, ""))
+            return
+        waiting = [piece for item in context.items for piece in item.waiting]
+        unsent = context.text.clear()
+        start = waiting[0].start if waiting else context.playout.appended_characters - len(unsent)
+        for item in context.items:
+            item.waiting.clear()
+        if context.items and not context.items[-1].committed and not self._has_spoken(context, context.items[-1]):
+            context.items.pop().sound.close()
+        context.playout.drop(start)
+        self._events.append(TextCleared(context_id, "".join(piece.text for piece in waiting) + unsent))
+
+    def _has_spoken(self, context: _Context, item: _Item) -> bool:
+        return item.sound.seconds > 0 or (context.speaking is not None and context.speaking.item is item)
+
+    def _cancel(self, context_id: str, now: float) -> None:
+        context = self._contexts.pop(context_id, None)
+        if context is None:
+            self._events.append(ContextCancelled(context_id, "", ""))
+            return
+        if context.speaking is not None:
+            del self._speaking[context.speaking.ticket]
+            self._commands.append(Stop(context.speaking.ticket))
+        for item in context.items:
+            item.sound.close()
+        spoken, remaining = context.playout.split(now)
+        self._events.append(ContextCancelled(context_id, spoken, remaining))
+
+    def _configure(self, event: Configure, now: float) -> None:
+        if event.context_id is not None:
+            context = self._contexts.get(event.context_id) or self._open_context(event.context_id, now)
+            if context is None:
+                return
+            changed = [context]
+            settings = dataclasses.replace(context.settings, **event.changes)  # type: ignore[arg-type]
+        else:
+            changed = list(self._contexts.values())
+            settings = self.settings = dataclasses.replace(self.settings, **event.changes)  # type: ignore[arg-type]
+        for context in changed:
+            context.settings = dataclasses.replace(context.settings, **event.changes)  # type: ignore[arg-type]
+            context.text.mode = context.settings.segment
+            context.text.max_partial_length = context.settings.max_partial_length
+        self._events.append(SettingsChanged(event.context_id, settings))
+
+    # ------------------------------------------------------------------ what the engine says
+
+    def audio(
+        self, ticket: int, samples: npt.NDArray[np.float32], sample_rate: int, words: Iterable[WordSpan], now: float
+    ) -> None:
+        """The next samples of a piece (mono float32) and the words that begin in them."""
+        speaking = self._speaking.get(ticket)
+        if speaking is None:
+            return
+        context, item = speaking.context, speaking.item
+        timed = item.sound.words(speaking.piece.text, spans := tuple(words))
+        for span, word in zip(spans, timed, strict=True):
+            context.playout.word(speaking.piece.start + span.end_char, item.id, word.start)
+        if timed and context.settings.word_timestamps:
+            context.held.append(WordTimestamps(context.id, item.id, timed))
+        self._hold(context, item, item.sound.write(samples, sample_rate), len(samples) / sample_rate)
+        self._advance(now)
+
+    def finished(self, ticket: int, now: float) -> None:
+        """A piece has been spoken to its end."""
+        speaking = self._speaking.pop(ticket, None)
+        if speaking is not None:
+            speaking.context.speaking = None
+            speaking.context.playout.piece_end(speaking.piece.end, speaking.item.id, speaking.item.sound.seconds)
+            self._advance(now)
+
+    def failed(self, ticket: int, error: Exception, now: float) -> None:
+        """The engine gave up on a piece; the rest of its item is dropped and reported with the error."""
+        speaking = self._speaking.pop(ticket, None)
+        if speaking is None:
+            return
+        context, item = speaking.context, speaking.item
+        context.speaking = None
+        pieces = [speaking.piece, *item.waiting]
+        item.waiting.clear()
+        context.playout.drop(speaking.piece.start, pieces[-1].end)
+        remaining = "".join(piece.text for piece in pieces)
+        context.held.append(ItemFailed(context.id, item.id, error, remaining))
+        self._advance(now)
+
+    def wants_audio(self, ticket: int) -> bool:
+        """Whether the driver should take more audio of this piece from the engine just now."""
+        speaking = self._speaking.get(ticket)
+        if speaking is None:
+            return False
+        context = speaking.context
+        return context.held_seconds < HELD_SECONDS_LIMIT and context.held_bytes < HELD_BYTES_LIMIT
+
+    # ------------------------------------------------------------------ what the driver does
+
+    def commands(self) -> Iterator[Command]:
+        """Hand out, once each, what the driver has to start or stop."""
+        while self._commands:
+            yield self._commands.popleft()
+
+    def next_event(self, now: float) -> ServerEvent | None:
+        """The next event that may leave now, or None; see `deadline` for when to ask again."""
+        self._advance(now)
+        if self._events:
+            return self._events.popleft()
+        for context in list(self._contexts.values()):
+            if context.held and self._may_leave(context, now):
+                return self._release(context, now)
+        return None
+
+    def deadline(self, now: float) -> float | None:
+        """When `next_event` or `commands` may have something without anything else happening first."""
+        times: list[float] = []
+        for context in self._contexts.values():
+            if (idle_flush := context.text.deadline(now)) is not None:
+                times.append(idle_flush)
+            if context.held:
+                times.append(now + max(0.0, context.playout.ahead(now) - AHEAD_LIMIT))
+            elif context.speaking is None and any(item.waiting for item in context.items):
+                times.append(now + max(0.0, context.playout.ahead(now) - AHEAD_RESUME))
+        return min(times, default=None)
+
+    # ------------------------------------------------------------------ inside
+
+    def _advance(self, now: float) -> None:
+        for context in self._contexts.values():
+            self._cut(context, now)
+            self._close_items(context)
+            self._start_speaking(context, now)
+
+    def _cut(self, context: _Context, now: float) -> None:
+        """Move text that is ready to be spoken into the open item, opening one if need be."""
+        for piece in context.text.take(now):
+            if not context.items or context.items[-1].committed:
+                sound = SpeechOutput(context.settings.output)
+                context.items.append(_Item(f"tts_{next(self._item_numbers)}", sound))
+            context.items[-1].waiting.append(piece)
+
+    def _start_speaking(self, context: _Context, now: float) -> None:
+        if context.speaking is not None:
+            return
+        item = next((item for item in context.items if item.waiting), None)
+        if item is None or (context.settings.paced and self._in_hand(context, now) >= AHEAD_RESUME):
+            return
+        if not context.settings.paced and context.held_bytes >= HELD_BYTES_LIMIT:
+            return
+        piece = item.waiting.popleft()
+        item.sound.begin_piece()
+        context.speaking = _Speaking(next(self._tickets), context, item, piece)
+        self._speaking[context.speaking.ticket] = context.speaking
+        self._commands.append(Speak(context.speaking.ticket, piece.text, context.settings))
+
+    def _in_hand(self, context: _Context, now: float) -> float:
+        return context.playout.ahead(now) + context.held_seconds
+
+    def _close_items(self, context: _Context) -> None:
+        while context.items:
+            item = context.items[0]
+            busy = context.speaking is not None and context.speaking.item is item
+            if busy or item.waiting or not item.committed:
+                return
+            self._hold(context, item, item.sound.finish(), 0.0)
+            context.held.append(ItemDone(context.id, item.id))
+            context.items.popleft()
+
+    def _hold(self, context: _Context, item: _Item, audio: bytes, seconds: float) -> None:
+        item.unsent_seconds += seconds
+        if not audio:
+            return
+        context.held.append(AudioDelta(context.id, item.id, audio, item.unsent_seconds))
+        context.held_seconds += item.unsent_seconds
+        context.held_bytes += len(audio)
+        item.unsent_seconds = 0.0
+
+    def _may_leave(self, context: _Context, now: float) -> bool:
+        return (
+            not context.settings.paced
+            or not isinstance(context.held[0], AudioDelta)
+            or context.playout.ahead(now) < AHEAD_LIMIT
+        )
+
+    def _release(self, context: _Context, now: float) -> ServerEvent:
+        event = context.held.popleft()
+        if isinstance(event, AudioDelta):
+            context.held_seconds = max(0.0, context.held_seconds - event.seconds)
+            context.held_bytes -= len(event.audio)
+            context.playout.sent(event.item_id, event.seconds, now)
+        # The context that has just spoken goes to the back, so that parallel contexts share the socket evenly.
+        self._contexts[context.id] = self._contexts.pop(context.id)
+        return event
+
+
+def _text_buffer(settings: SpeechSettings) -> SpeechTextBuffer:
+    return SpeechTextBuffer(settings.segment, settings.max_partial_length)
