@@ -1,0 +1,54 @@
+# Everything lands in .venv; each target installs what it needs first, and installs nothing when that is already there.
+#
+#   make serve                  the server, with the embedded engines        (SONOREEL_HOST, SONOREEL_PORT, SONOREEL_DATA_DIR)
+#   make install                what `serve` needs; EXTRAS=whisper,kokoro adds extras of pyproject.toml
+#   make test                   the whole test suite;                         ARGS="-k speech -x" goes to pytest
+#   make check                  format, lint, types, import contracts, docs in step with the code
+#   make bench                  latency and throughput, as a table and as JSON
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STATE := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+CORE := .venv/.core-$(STATE)
+DEV := .venv/.dev-$(STATE)
+# Two makes at once: the second waits, then finds the work done. Systems without flock go unguarded.
+LOCKED := $(if $(shell command -v flock),flock .venv/.lock) sh -ec
+
+.PHONY: install serve test check bench
+.NOTPARALLEL:
+
+install: $(CORE)
+ifdef EXTRAS
+	@$(LOCKED) '$(PIP) install -c constraints.txt -e ".[$(EXTRAS)]"'
+endif
+
+serve: $(CORE)
+	@exec $(BIN)/sonoreel serve
+
+test: $(DEV)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+bench: $(DEV)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+# The stamp is written last: an interrupted installation is taken up again.
+$(CORE):
+	@mkdir -p .venv
+	@$(LOCKED) 'test -e $@ && exit; \
+	  test -x $(BIN)/pip || $(PYTHON) -m venv .venv; \
+	  $(PIP) install -q -c constraints.txt pip; \
+	  $(PIP) install -q -c constraints.txt -e .; \
+	  rm -f .venv/.core-*; touch $@'
+
+$(DEV): $(CORE)
+	@$(LOCKED) 'test -e $@ && exit; \
+	  $(PIP) install -q -c constraints.txt --group dev; \
+	  rm -f .venv/.dev-*; touch $@'
