@@ -1,13 +1,11 @@
 """Who is speaking when: Silero's speech probability per 32 ms window, and turns cut from it.
 
-Each stream's recurrent state lives outside the model, so one run serves a window of many streams and no stream's
-result depends on who else is in the run. `TurnDetector` is pure: probabilities in, events on the stream's own
-sample clock out.
+Each stream's recurrent state lives outside the model: one run serves a window of many streams, and no result
+depends on who else is in the run. `TurnDetector` is pure: probabilities in, events on the stream's clock out.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -137,9 +135,9 @@ class SileroVoiceActivity:
 class TurnDetection:
     """When a turn begins and ends, in seconds.
 
-    A shorter `min_speech` reports sooner, a longer one ignores more noise. `prefix_padding` and `trailing_padding`
-    are the silence a turn keeps around its speech. `max_speech` bounds a turn with its padding; it may be infinite.
-    Raises: ValueError for values that make no sense.
+    A shorter `min_speech` reports sooner, a longer one ignores more noise. `prefix_padding` and
+    `trailing_padding` are the silence a turn keeps around its speech. `max_speech` bounds a turn with its
+    padding; it may be infinite. Raises: ValueError for values that make no sense.
     """
 
     threshold: float = 0.5
@@ -181,8 +179,7 @@ TurnEvent: TypeAlias = SpeechStarted | SpeechStopped
 class TurnDetector:
     """Turns from a stream of probabilities, with hysteresis. Settings may be replaced between any two pushes.
 
-    Events alternate, starting with `SpeechStarted`, and never go back: a turn starts at or after the end of the one
-    before.
+    Events alternate, starting with `SpeechStarted`, and never go back: turns do not overlap.
     """
 
     def __init__(self, settings: TurnDetection | None = None) -> None:
@@ -209,9 +206,9 @@ class TurnDetector:
     @property
     def trailing_silence(self) -> float:
         """Seconds of silence at the end of the open turn so far; 0 while somebody speaks."""
-        return (
-            0.0 if self._start is None or self._silence is None else (self._now - self._silence) / SAMPLE_RATE
-        )
+        if self._start is None or self._silence is None:
+            return 0.0
+        return (self._now - self._silence) / SAMPLE_RATE
 
     @property
     def keep_from(self) -> int:
@@ -242,12 +239,11 @@ class TurnDetector:
             events.append(self._stopped(self._now, forced=True))
         return events
 
-    def finish(self, end_sample: int | None = None) -> list[TurnEvent]:
-        """The stream is over (at `end_sample`, if its last window was not full): end the open turn, if any."""
+    def finish(self) -> list[TurnEvent]:
+        """The stream is over: end the open turn, if there is one."""
         if self._start is None:
             return []
-        end = self._now if end_sample is None else min(self._now, max(end_sample, self._start))
-        return [self._stopped(min(end, self._silence_end()), forced=False)]
+        return [self._stopped(min(self._now, self._silence_end()), forced=False)]
 
     def reset(self) -> None:
         """Forget all speech heard so far, an open turn too, without an event. The clock goes on."""
@@ -296,9 +292,9 @@ class TurnDetector:
         cut = self._now - after * WINDOW - WINDOW // 2
         silence = self._silence
         events: list[TurnEvent] = [self._stopped(cut, forced=True)]
-        if any(probability >= self.settings.threshold for probability in late[len(late) - after :]):
+        if any(probability >= self.settings.threshold for probability in late[-1 - after :]):
             events.append(self._started(cut, cut))
-            self._silence = silence
+            self._silence = silence if silence is not None and silence > cut else None
         return events
 
     def _padded_start(self, speech: int) -> int:
@@ -334,13 +330,20 @@ def find_turns(
     *,
     total_samples: int | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Turns of a whole recording as (start, end) samples, from the probabilities of its windows."""
+    """Turns of a whole recording as (start, end) samples, from the probabilities of its windows.
+
+    `total_samples` is the recording's length, where its last window was not full.
+    """
     detector = TurnDetector(detection)
+
+    def events() -> Iterator[TurnEvent]:
+        for probability in probabilities:
+            yield from detector.push(float(probability))
+        yield from detector.finish()
+
     start = 0
-    pushed = (detector.push(float(probability)) for probability in probabilities)
-    finished = (detector.finish(end) for end in (total_samples,))  # lazily: it comes after every push
-    for event in itertools.chain.from_iterable(itertools.chain(pushed, finished)):
+    for event in events():
         if isinstance(event, SpeechStarted):
             start = event.at_sample
         else:
-            yield start, event.at_sample
+            yield start, event.at_sample if total_samples is None else min(event.at_sample, total_samples)
