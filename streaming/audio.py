@@ -17,6 +17,8 @@ import soxr
 Samples: TypeAlias = npt.NDArray[np.float32]
 """Mono float32 samples in -1..1, shape (n,)."""
 
+_Integers: TypeAlias = npt.NDArray[np.signedinteger]
+
 _FULL_SCALE = 32768.0
 
 
@@ -63,7 +65,7 @@ def decode_pcm(data: bytes | bytearray | memoryview, encoding: PcmEncoding) -> S
         case PcmEncoding.S16LE:
             return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(_FULL_SCALE)
         case PcmEncoding.F32LE:
-            return _bounded(np.frombuffer(data, "<f4").astype(np.float32))
+            return bounded(np.frombuffer(data, "<f4").astype(np.float32))
         case PcmEncoding.MULAW:
             return _MULAW.to_float[np.frombuffer(data, np.uint8)]
         case PcmEncoding.ALAW:
@@ -73,7 +75,7 @@ def decode_pcm(data: bytes | bytearray | memoryview, encoding: PcmEncoding) -> S
 def encode_pcm(samples: Samples, encoding: PcmEncoding) -> bytes:
     """Write float32 samples as wire bytes; clipped to -1..1; what is not finite is silence."""
     if encoding is PcmEncoding.F32LE:
-        return _bounded(samples).astype("<f4", copy=False).tobytes()
+        return bounded(samples).astype("<f4", copy=False).tobytes()
     linear = quantize(samples)
     match encoding:
         case PcmEncoding.MULAW:
@@ -86,14 +88,14 @@ def encode_pcm(samples: Samples, encoding: PcmEncoding) -> bytes:
 
 def quantize(samples: Samples) -> npt.NDArray[np.int16]:
     """Round to 16 bits, clipping; exact inverse of what `decode_pcm` makes of s16le."""
-    scaled = np.rint(_bounded(samples) * np.float32(_FULL_SCALE))
+    scaled = np.rint(bounded(samples) * np.float32(_FULL_SCALE))
     linear: npt.NDArray[np.int16] = np.minimum(scaled, np.float32(_FULL_SCALE - 1)).astype(np.int16)
     return linear
 
 
-def _bounded(samples: Samples) -> Samples:
+def bounded(samples: Samples) -> Samples:
     """-1..1 and finite: one NaN or 1e30 from a client would ring on through resampler and codec state."""
-    finite = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    finite = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     return np.clip(finite, np.float32(-1.0), np.float32(1.0))
 
 
@@ -166,9 +168,7 @@ class _Compander:
     from_linear: npt.NDArray[np.uint8]
 
     @classmethod
-    def of(
-        cls, magnitudes: npt.NDArray[np.int32], steps: npt.NDArray[np.int32], positive: int, negative: int
-    ) -> _Compander:
+    def of(cls, magnitudes: _Integers, steps: _Integers, positive: int, negative: int) -> _Compander:
         """Build both tables from the 128 output magnitudes and their interval widths, on a 16-bit scale.
 
         A code is its index 0..127 exclusive-or `positive` or `negative`. Decision values lie half a step
@@ -186,20 +186,15 @@ class _Compander:
 
 def _mulaw() -> _Compander:
     segment, interval = np.divmod(np.arange(128, dtype=np.int32), 16)
-    return _Compander.of(
-        (8 * interval + 132 << segment) - 132, np.int32(8) << segment, positive=0xFF, negative=0x7F
-    )
+    magnitudes = (8 * interval + 132 << segment) - 132
+    return _Compander.of(magnitudes, 8 << segment, positive=0xFF, negative=0x7F)
 
 
 def _alaw() -> _Compander:
     segment, interval = np.divmod(np.arange(128, dtype=np.int32), 16)
     shift = np.maximum(segment - 1, 0)
-    return _Compander.of(
-        16 * interval + np.where(segment > 0, 264, 8) << shift,
-        np.int32(16) << shift,
-        positive=0xD5,
-        negative=0x55,
-    )
+    magnitudes = 16 * interval + np.where(segment > 0, 264, 8) << shift
+    return _Compander.of(magnitudes, 16 << shift, positive=0xD5, negative=0x55)
 
 
 _MULAW = _mulaw()

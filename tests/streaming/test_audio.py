@@ -82,9 +82,7 @@ def test_g711_codes_mean_what_the_recommendation_says(encoding: PcmEncoding, lin
         ),
     ],
 )
-def test_g711_encodes_linear_values_as_the_recommendation_says(
-    encoding: PcmEncoding, codes: dict[int, int]
-) -> None:
+def test_g711_encodes_linear_values_as_the_recommendation_says(encoding: PcmEncoding, codes: dict[int, int]) -> None:
     samples = np.array(list(codes), np.float32) / np.float32(32_768)
     assert list(encode_pcm(samples, encoding)) == list(codes.values())
 
@@ -112,9 +110,7 @@ def test_half_a_sample_is_refused(encoding: PcmEncoding) -> None:
     data=st.binary(max_size=300),
     cuts=st.lists(st.integers(0, 300), max_size=12),
 )
-def test_the_reader_does_not_care_where_bytes_are_cut(
-    encoding: PcmEncoding, data: bytes, cuts: list[int]
-) -> None:
+def test_the_reader_does_not_care_where_bytes_are_cut(encoding: PcmEncoding, data: bytes, cuts: list[int]) -> None:
     reader = PcmReader(encoding, 16_000)
     chunks = [reader.feed(data[a:b]) for a, b in pairwise([0, *sorted(cuts), 300])]
     whole = data[: len(data) - len(data) % encoding.bytes_per_sample]
