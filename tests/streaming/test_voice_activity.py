@@ -404,6 +404,7 @@ def test_turns_alternate_and_never_overlap(steps: list[list[float] | TurnDetecti
         if isinstance(step, TurnDetection):
             detector.settings = step
         elif step == "force_stop":
+            kept_from = detector.keep_from
             check(detector.force_stop())
         elif step == "reset":
             detector.reset()
