@@ -84,9 +84,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def __post_init__(self) -> None:
         if min(self.replicas, self.concurrency) < 1 or min(self.queue, self.idle_ttl, self.cancel_grace) < 0:
-            raise ValueError(
-                "replicas and concurrency must be at least 1; queue, idle_ttl and cancel_grace at least 0"
-            )
+            raise ValueError("replicas and concurrency must be at least 1; queue, idle_ttl and cancel_grace at least 0")
 
     @property
     def engine_module(self) -> str:
@@ -142,9 +140,7 @@ class Catalog:
             return Resolution(self.auto(task))
         found = self._named.get(name.casefold())
         if found is None:
-            raise UnknownModel(
-                f"There is no {task} model {name!r}.{self._suggestion(name, task)}", field="model"
-            )
+            raise UnknownModel(f"There is no {task} model {name!r}.{self._suggestion(name, task)}", field="model")
         if found.card.task != task:
             raise UnknownModel(
                 f"{name!r} is a {found.card.task} model, not a {task} model.{self._suggestion(name, task)}",
@@ -153,6 +149,15 @@ class Catalog:
         if missing := self.missing(found.card):
             raise WeightsMissing(missing, field="model")
         return found
+
+    def describe(self, name: str) -> Card:
+        """The card called `name`, of whatever task, whether it can run here or not. Raises UnknownModel."""
+        found = self._named.get(name.casefold())
+        if found is None:
+            tasks: tuple[Task, ...] = ("speech", "transcription")
+            hint = next((near for task in tasks if "mean" in (near := self._suggestion(name, task))), "")
+            raise UnknownModel(f"There is no model {name!r}.{hint}", field="model")
+        return found.card
 
     def auto(self, task: Task) -> Card:
         """The first card of the task whose engine is installed and whose weights are here.
@@ -173,17 +178,13 @@ class Catalog:
         if not _importable(card.engine_module):
             return f"Model {card.id!r} needs the engine module {card.engine_module}, which is not installed."
         if not self._installed(card):
-            return (
-                f"Model {card.id!r} has no weights on this machine. Get them: sonoreel models pull {card.id}"
-            )
+            return f"Model {card.id!r} has no weights on this machine. Get them: sonoreel models pull {card.id}"
         return None
 
     def _name(self, name: str, resolution: Resolution) -> None:
         taken = self._named.setdefault(name.casefold(), resolution)
         if taken is not resolution or name == AUTO:
-            raise CatalogError(
-                f"card {resolution.card.id!r}: the name {name!r} is taken by {taken.card.id!r}"
-            )
+            raise CatalogError(f"card {resolution.card.id!r}: the name {name!r} is taken by {taken.card.id!r}")
 
     def _suggestion(self, name: str, task: Task) -> str:
         names = {key: found.card.id for key, found in self._named.items() if found.card.task == task}

@@ -67,10 +67,6 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     id: int
 
 
-class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
-    """Exit now."""
-
-
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The engine is loaded; `voices` is empty for engines that do not speak."""
 
@@ -122,7 +118,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     field: str | None = None
 
 
-ToWorker: TypeAlias = Load | Run | Feed | FeedEnd | Credit | Cancel | Shutdown
+ToWorker: TypeAlias = Load | Run | Feed | FeedEnd | Credit | Cancel
 FromWorker: TypeAlias = Ready | LoadFailed | Item | Taken | Progress | Done | Failed
 
 
@@ -186,6 +182,4 @@ def _decode_array(kind: type, value: Any) -> Any:
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_array)
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker, dec_hook=_decode_array)
-_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(
-    FromWorker, dec_hook=_decode_array
-)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker, dec_hook=_decode_array)

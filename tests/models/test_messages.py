@@ -32,7 +32,6 @@ from models.messages import (
     LoadFailed,
     Progress,
     Run,
-    Shutdown,
     Taken,
     ToWorker,
     decode_from_worker,
@@ -50,7 +49,6 @@ TO_WORKER: list[ToWorker] = [
     FeedEnd(2),
     Credit(1, 8),
     Cancel(1),
-    Shutdown(),
 ]
 FROM_WORKER: list[FromWorker] = [
     LoadFailed("EngineFailed", "no"),

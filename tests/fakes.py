@@ -1,0 +1,144 @@
+"""A scripted engine for tests of the worker and the pool: `engine="tests.fakes"`.
+
+At load `card.options["load"]` says what happens: "" loads at once; "raise" fails; "memory" runs out of it;
+"die" kills its own process; a path waits until that FIFO has been opened for writing and closed again.
+
+A request's text (or a listening request's prompt) is a verb and its argument:
+
+    say N          yields N chunks of one sample, 0..N-1, with a "*" each in the file options["trace"]
+    wait PATH      yields one chunk, waits for a writer of the FIFO PATH to come and go, yields one more
+    step           yields one chunk, then calls on_step for ever
+    stubborn       yields one chunk, then waits for ever and never calls on_step
+    raise          yields one chunk, then raises ValueError
+    cuda           yields one chunk, then raises an OutOfMemoryError that is not Python's own
+    memory         raises MemoryError
+    invalid        raises InvalidInput for the field "voice"
+    kill           yields one chunk, then kills its own process with SIGKILL
+    exit           yields one chunk, then exits its own process with status 3
+    wrong          yields a chunk that is not float32
+    echo           (listening) says how many samples each block had, then one settled segment with their sum
+    deaf           (listening) never takes audio
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from models.catalog import Card
+from models.errors import InvalidInput
+from models.interfaces import (
+    HypothesisUpdate,
+    ListenRequest,
+    OnStep,
+    Samples,
+    SegmentResult,
+    SpeechChunk,
+    SpeechRequest,
+    Voice,
+)
+from streaming.transcript import Hypothesis, Segment, Word
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names its own."""
+
+
+class ScriptedEngine:
+    """Does what each request's text tells it to."""
+
+    def __init__(self, card: Card) -> None:
+        self._trace = card.options.get("trace")
+
+    def voices(self) -> list[Voice]:
+        return [Voice("one", "One", ("en",)), Voice("two", "Two")]
+
+    def synthesize(self, request: SpeechRequest, on_step: OnStep) -> Iterator[SpeechChunk]:
+        verb, *arguments = request.text.split()
+        if verb == "say":
+            for number in range(int(arguments[0])):
+                self._leave_trace("*")
+                on_step(number, int(arguments[0]))
+                yield chunk(number)
+            return
+        if verb == "memory":
+            raise MemoryError
+        if verb == "invalid":
+            raise InvalidInput("no such voice", field="voice")
+        if verb == "wrong":
+            yield SpeechChunk(np.zeros(1), 16_000)
+            return
+        try:
+            yield chunk(0)
+            misbehave(verb, arguments, on_step)
+            yield chunk(1)
+        finally:
+            self._leave_trace("closed")
+
+    def listen(
+        self, request: ListenRequest, audio: Iterator[Samples], on_step: OnStep
+    ) -> Iterator[HypothesisUpdate | SegmentResult]:
+        if request.prompt == "deaf":
+            while True:
+                threading.Event().wait(0.01)
+                on_step(0, None)
+        heard = 0
+        for block in audio:
+            heard += len(block)
+            yield HypothesisUpdate(Hypothesis((Word(str(len(block)), 0.0, 0.0),)))
+        yield SegmentResult(Segment(str(heard), 0.0, 0.0))
+
+    def _leave_trace(self, mark: str) -> None:
+        if self._trace:
+            with Path(self._trace).open("a") as trace:
+                trace.write(mark)
+
+
+def misbehave(verb: str, arguments: list[str], on_step: OnStep) -> None:
+    match verb:
+        case "wait":
+            wait_for_writer(arguments[0])
+        case "step":
+            while True:
+                on_step(0, None)
+                threading.Event().wait(0.001)
+        case "stubborn":
+            threading.Event().wait()
+        case "raise":
+            raise ValueError("something secret about the text")
+        case "cuda":
+            raise OutOfMemoryError("CUDA out of memory")
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+
+
+def chunk(number: int) -> SpeechChunk:
+    return SpeechChunk(np.array([number], dtype=np.float32), 16_000)
+
+
+def wait_for_writer(fifo: str) -> None:
+    with open(fifo, "rb") as gate:  # opening blocks until there is a writer, reading until it has gone
+        gate.read()
+
+
+def load(card: Card) -> ScriptedEngine:
+    """The entry point of an engine module."""
+    match card.options.get("load", ""):
+        case "":
+            pass
+        case "raise":
+            raise RuntimeError("a secret about this machine")
+        case "memory":
+            raise OutOfMemoryError("CUDA out of memory")
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case fifo:
+            wait_for_writer(fifo)
+    return ScriptedEngine(card)
