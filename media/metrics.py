@@ -31,13 +31,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(*_named("sonoreel_requests_total"), ["route", "method", "status"], registry=self.registry)
+        self._requests = Counter(
+            *_named("sonoreel_requests_total"), ["route", "method", "status"], registry=self.registry
+        )
         self._request_seconds = Histogram(
             *_named("sonoreel_request_seconds"), ["route"], buckets=LATENCY_BUCKETS, registry=self.registry
         )
         self._live = Gauge(*_named("sonoreel_live_sessions"), ["kind"], registry=self.registry)
         self._first_audio = Histogram(
-            *_named("sonoreel_first_audio_seconds"), ["model"], buckets=LATENCY_BUCKETS, registry=self.registry
+            *_named("sonoreel_first_audio_seconds"),
+            ["model"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
         )
         self._audio = Counter(*_named("sonoreel_audio_seconds_total"), ["model", "direction"], registry=self.registry)
         self._turns = Counter(*_named("sonoreel_turns_total"), ["outcome"], registry=self.registry)

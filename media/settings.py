@@ -1,4 +1,4 @@
-"""Every setting, in one place. Each is read from the environment as `SONOREEL_<NAME>`; the CLI's options set the same."""
+"""Every setting, in one place. Each is read from the environment as `SONOREEL_<NAME>`."""
 
 from __future__ import annotations
 
@@ -24,30 +24,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(description="address to listen on; anything but loopback needs api_keys")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0 picks a free one")] = 8000
     data_dir: Annotated[Path, Meta(description="everything that is kept lives here")] = Path("data")
-    models_dir: Annotated[str, Meta(description="directory of *.toml model cards that merge over the built-in ones")] = ""
+    models_dir: Annotated[
+        str, Meta(description="directory of *.toml model cards that merge over the built-in ones")
+    ] = ""
     api_keys: Annotated[
-        tuple[str, ...], Meta(description="comma-separated keys that may use the API; none means no key is asked for")
+        tuple[str, ...],
+        Meta(description="comma-separated keys that may use the API; none means no key is asked for"),
     ] = ()
     allowed_hosts: Annotated[
-        tuple[str, ...], Meta(description="comma-separated further Host names to answer to, for a proxy or a LAN name")
+        tuple[str, ...],
+        Meta(description="comma-separated further Host names to answer to, for a proxy or a LAN name"),
     ] = ()
     allowed_origins: Annotated[
-        tuple[str, ...], Meta(description="comma-separated further web origins that may call, e.g. https://app.example")
+        tuple[str, ...],
+        Meta(description="comma-separated further web origins that may call, e.g. https://app.example"),
     ] = ()
     warm: Annotated[
-        tuple[str, ...], Meta(description="comma-separated models loaded before /readyz answers 200; auto means the defaults")
+        tuple[str, ...],
+        Meta(description="comma-separated models loaded before /readyz answers 200; auto means the defaults"),
     ] = ("auto",)
     memory_budget_mb: Annotated[
-        int, Meta(ge=0, description="megabytes all loaded models together may take; 0 takes three quarters of the machine")
+        int,
+        Meta(
+            ge=0,
+            description="megabytes all loaded models together may take; 0 takes three quarters of the machine",
+        ),
     ] = 0
-    max_upload_mb: Annotated[int, Meta(ge=1, description="largest file a transcription request may upload, in MB")] = 512
+    max_upload_mb: Annotated[int, Meta(ge=1, description="largest file a transcription request may upload, in MB")] = (
+        512
+    )
     max_input_chars: Annotated[int, Meta(ge=1, description="longest text one speech request may hold")] = 100_000
-    max_live_sessions: Annotated[int, Meta(ge=1, description="WebSocket sessions open at once before new ones get 503")] = 256
+    max_live_sessions: Annotated[
+        int, Meta(ge=1, description="WebSocket sessions open at once before new ones get 503")
+    ] = 256
     stall_seconds: Annotated[
         float, Meta(gt=0, description="a client that reads nothing for this long is closed with 1013")
     ] = 30.0
     realtime_idle_seconds: Annotated[
-        float, Meta(gt=0, description="a /v1/realtime session without audio for this long ends with idle_timeout")
+        float,
+        Meta(gt=0, description="a /v1/realtime session without audio for this long ends with idle_timeout"),
     ] = 300.0
     drain_seconds: Annotated[
         float, Meta(ge=0, description="on SIGTERM, how long open work may take before it is cancelled")

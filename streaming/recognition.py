@@ -37,7 +37,12 @@ from streaming.voice_activity import (
 )
 
 MANUAL_DETECTION = TurnDetection(
-    threshold=0.3, prefix_padding=0.3, silence_duration=1.0, min_speech=0.064, max_speech=30.0, trailing_padding=0.4
+    threshold=0.3,
+    prefix_padding=0.3,
+    silence_duration=1.0,
+    min_speech=0.064,
+    max_speech=30.0,
+    trailing_padding=0.4,
 )
 """How speech is found inside audio that the client commits by hand: sensitive, and patient with pauses."""
 SHORTEST_COMMIT = 0.1
@@ -145,9 +150,10 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class CommitRefused:
-    """There was no audio to commit; `seconds` is what had come since the last commit."""
+    """There was no audio to commit; `seconds` is what had come since the last commit, `reference` the caller's own."""
 
     seconds: float
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,15 @@ class Reconfigured:
 
 
 ServerEvent: TypeAlias = (
-    SpeechStarted | SpeechStopped | Committed | Partial | Completed | TurnFailed | Cleared | CommitRefused | Reconfigured
+    SpeechStarted
+    | SpeechStopped
+    | Committed
+    | Partial
+    | Completed
+    | TurnFailed
+    | Cleared
+    | CommitRefused
+    | Reconfigured
 )
 
 
@@ -243,13 +257,14 @@ class RecognitionSession:
         self._awaited = 0  # windows handed out and not judged yet
         self._stale = 0  # of those, how many were cleared meanwhile
         self._detector = TurnDetector(settings.turn_detection or MANUAL_DETECTION)
+        self._detector_origin = 0  # sample at which the detector's clock reads zero
         self._items: deque[_Item] = deque()  # in order of speech; the last may be open
         self._open: _Item | None = None
         self._speaking: _Utterance | None = None
         self._utterances: dict[int, _Utterance] = {}
         self._last_item_id: str | None = None
         self._uncommitted_from = 0
-        self._commit_after: deque[int] = deque()
+        self._commit_after: deque[tuple[int, str | None]] = deque()
 
     # ------------------------------------------------------------------ what the client says
 
@@ -258,13 +273,18 @@ class RecognitionSession:
         """Seconds of audio received so far."""
         return self._audio.end / SAMPLE_RATE
 
+    @property
+    def unjudged(self) -> float:
+        """Seconds of audio that voice activity has no opinion about yet."""
+        return (self._audio.end - self._judged) / SAMPLE_RATE
+
     def append(self, data: bytes) -> None:
         """Take encoded audio of any length; a sample may be split between two calls."""
         self._take(self._resampler.process(self._reader.feed(data).samples))
 
-    def commit(self) -> None:
+    def commit(self, reference: str | None = None) -> None:
         """End the open item here; it happens once voice activity has judged the audio before it."""
-        self._commit_after.append(self._audio.end)
+        self._commit_after.append((self._audio.end, reference))
         self._settle_commits()
 
     def clear(self) -> None:
@@ -272,7 +292,8 @@ class RecognitionSession:
         self._windows.clear()
         self._stale = self._awaited
         self._judged = self._audio.end - self._audio.end % WINDOW
-        self._detector.reset(at_sample=self._judged)
+        self._detector = TurnDetector(self._detector.settings)
+        self._detector_origin = self._judged
         self.voice = VoiceActivityState()
         if self._open is not None:
             for utterance in self._open.utterances:
@@ -292,7 +313,7 @@ class RecognitionSession:
             self._take(self._resampler.finish())
             self._reader = PcmReader(settings.encoding, settings.sample_rate)
             self._resampler = Resampler(settings.sample_rate, SAMPLE_RATE)
-        self._detector.reconfigure(settings.turn_detection or MANUAL_DETECTION)
+        self._detector.settings = settings.turn_detection or MANUAL_DETECTION
         self._events.append(Reconfigured(settings))
         if before.turn_detection is None and settings.turn_detection and self._open and not self._speaking:
             self._close_item(self._open, self._audio.end)
@@ -383,19 +404,18 @@ class RecognitionSession:
     def _voice_event(self, event: VoiceStarted | VoiceStopped) -> None:
         match event:
             case VoiceStarted():
-                self._start_utterance(event.at_sample)
+                self._start_utterance(self._detector_origin + event.at_sample)
             case VoiceStopped():
-                self._stop_utterance(event.at_sample)
+                self._stop_utterance(self._detector_origin + event.at_sample)
 
     def _start_utterance(self, start: int) -> None:
         start = max(start, self._uncommitted_from)
         by_hand = self.settings.turn_detection is None
-        if self._open is None:
-            self._open_item(self._uncommitted_from if by_hand else start)
-            if not by_hand and self._open is not None:
-                self._events.append(SpeechStarted(self._open.id, start / SAMPLE_RATE))
         item = self._open
-        assert item is not None
+        if item is None:
+            item = self._open_item(self._uncommitted_from if by_hand else start)
+            if not by_hand:
+                self._events.append(SpeechStarted(item.id, start / SAMPLE_RATE))
         utterance = _Utterance(next(self._tickets), start, item, fed_until=start)
         item.utterances.append(utterance)
         self._utterances[utterance.ticket] = self._speaking = utterance
@@ -418,28 +438,26 @@ class RecognitionSession:
             utterance.fed_until += len(samples)
             self._commands.append(Hear(utterance.ticket, samples))
 
-    def _open_item(self, start: int) -> None:
-        self._open = _Item(f"{self._item_prefix}_{next(self._numbers)}", start)
-        self._items.append(self._open)
+    def _open_item(self, start: int) -> _Item:
+        item = self._open = _Item(f"{self._item_prefix}_{next(self._numbers)}", start)
+        self._items.append(item)
+        return item
 
     def _settle_commits(self) -> None:
         # A commit waits for the whole windows before it; what is left of a window cannot hold a word.
-        while self._commit_after and self._judged >= self._commit_after[0] - self._commit_after[0] % WINDOW:
-            self._commit_now(self._commit_after.popleft())
+        while self._commit_after and self._judged >= (end := self._commit_after[0][0]) - end % WINDOW:
+            self._commit_now(*self._commit_after.popleft())
 
-    def _commit_now(self, at: int) -> None:
+    def _commit_now(self, at: int, reference: str | None) -> None:
         seconds = (at - self._uncommitted_from) / SAMPLE_RATE
         by_hand = self.settings.turn_detection is None
         if self._open is None and (not by_hand or seconds < SHORTEST_COMMIT):
-            self._events.append(CommitRefused(max(0.0, seconds)))
+            self._events.append(CommitRefused(max(0.0, seconds), reference))
             return
         for event in self._detector.force_stop():
             self._voice_event(event)
         if by_hand or self._open is not None:
-            if self._open is None:
-                self._open_item(self._uncommitted_from)
-            assert self._open is not None
-            self._close_item(self._open, at)
+            self._close_item(self._open or self._open_item(self._uncommitted_from), at)
 
     def _close_item(self, item: _Item, end: int) -> None:
         item.committed = True
@@ -481,10 +499,8 @@ class RecognitionSession:
             self._events.append(Completed(item.id, text, rest, words, start, duration, language))
 
     def _forget(self) -> None:
-        keep_from = self._judged - round((self._detector.settings.prefix_padding + 1.0) * SAMPLE_RATE)
-        if self._speaking is not None:
-            keep_from = min(keep_from, self._speaking.start)
-        self._audio.forget(keep_from)
+        # A window more than the detector asks for, because settings that ask for more padding may come meanwhile.
+        self._audio.forget(self._detector_origin + self._detector.keep_from - SAMPLE_RATE)
 
 
 def _within(segment: Segment, utterance: _Utterance) -> Segment:

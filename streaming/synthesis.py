@@ -41,8 +41,9 @@ PENDING_TEXT_LIMIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class SpeechSettings:
-    """How a context speaks. Voice, language and speed change with the next piece, the output with the next item."""
+    """How a context speaks. A new output takes effect with the next item, everything else with the next piece."""
 
+    model: str = ""
     voice: str = ""
     language: str = ""
     speed: float = 1.0
@@ -51,6 +52,10 @@ class SpeechSettings:
     max_partial_length: int = 250
     word_timestamps: bool = False
     paced: bool = True
+
+    def changed(self, changes: Mapping[str, object]) -> SpeechSettings:
+        """A copy with these fields replaced."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +259,11 @@ class SynthesisSession:
                 self._configure(event, now)
         self._advance(now)
 
+    def settings_of(self, context_id: str | None) -> SpeechSettings:
+        """The settings a context has, or would have if it were opened now."""
+        context = self._contexts.get(context_id) if context_id is not None else None
+        return self.settings if context is None else context.settings
+
     def refuse(self, refusal: Refused) -> None:
         """Answer a frame that could not be understood, in order with everything else."""
         self._events.append(refusal)
@@ -262,7 +272,7 @@ class SynthesisSession:
         """Commit everything, stop pacing, take no more text: `drained` turns true once all of it has left."""
         self._draining = True
         for context in self._contexts.values():
-            context.settings = dataclasses.replace(context.settings, paced=False)
+            context.settings = context.settings.changed({"paced": False})
             self._commit(context, now)
         self._advance(now)
 
@@ -344,12 +354,12 @@ class SynthesisSession:
             if context is None:
                 return
             changed = [context]
-            settings = dataclasses.replace(context.settings, **event.changes)  # type: ignore[arg-type]
+            settings = context.settings.changed(event.changes)
         else:
             changed = list(self._contexts.values())
-            settings = self.settings = dataclasses.replace(self.settings, **event.changes)  # type: ignore[arg-type]
+            settings = self.settings = self.settings.changed(event.changes)
         for context in changed:
-            context.settings = dataclasses.replace(context.settings, **event.changes)  # type: ignore[arg-type]
+            context.settings = context.settings.changed(event.changes)
             context.text.mode = context.settings.segment
             context.text.max_partial_length = context.settings.max_partial_length
         self._events.append(SettingsChanged(event.context_id, settings))
@@ -357,7 +367,12 @@ class SynthesisSession:
     # ------------------------------------------------------------------ what the engine says
 
     def audio(
-        self, ticket: int, samples: npt.NDArray[np.float32], sample_rate: int, words: Iterable[WordSpan], now: float
+        self,
+        ticket: int,
+        samples: npt.NDArray[np.float32],
+        sample_rate: int,
+        words: Iterable[WordSpan],
+        now: float,
     ) -> None:
         """The next samples of a piece (mono float32) and the words that begin in them."""
         speaking = self._speaking.get(ticket)

@@ -1,0 +1,114 @@
+"""Who may talk to this server: keys, and on loopback without keys the Host and Origin of a page's requests.
+
+A server on loopback without keys is open to every program of its user, and nothing more: a web page anywhere could
+otherwise reach it through the browser (by a cross-origin WebSocket, which no CORS rule stops, or by a DNS name that
+resolves to 127.0.0.1), so requests have to name a loopback Host and may only come from a page this server served.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from media.errors import ApiError, error_response
+from media.settings import LOOPBACK_HOSTS, Settings
+
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+"""Answered without a key: what a probe, a browser at the front door or a code generator needs."""
+KEY_SUBPROTOCOL = "openai-insecure-api-key."
+
+
+def presented_key(headers: Mapping[str, str], query: Mapping[str, list[str]]) -> str | None:
+    """The key a request carries, in any of the forms the vendors' clients use."""
+    authorization = headers.get("authorization") or next(iter(query.get("authorization", ())), "")
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() == "bearer" and credentials:
+        return credentials.strip()
+    if keys := query.get("api_key"):
+        return keys[0]
+    for protocol in headers.get("sec-websocket-protocol", "").split(","):
+        if protocol.strip().startswith(KEY_SUBPROTOCOL):
+            return protocol.strip().removeprefix(KEY_SUBPROTOCOL)
+    return None
+
+
+def _hostname(host: str) -> str:
+    return urlsplit(f"//{host}").hostname or ""
+
+
+class AccessMiddleware:
+    """Refuses what the settings do not allow, before any route sees it. Pure ASGI, HTTP and WebSocket alike."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._hosts = LOOPBACK_HOSTS | set(settings.allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"}:
+            try:
+                self._check(scope)
+            except ApiError as refusal:
+                await refuse(refusal, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        self._check_origin(headers)
+        keys = self._settings.api_keys
+        if not keys:
+            self._check_host(headers)
+        elif scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/studio/"):
+            key = presented_key(headers, parse_qs(scope.get("query_string", b"").decode("latin-1")))
+            if key is None:
+                message = "no API key: send Authorization: Bearer <key>"
+                raise ApiError(401, "missing_api_key", message, kind="authentication_error")
+            if not any(hmac.compare_digest(key.encode(), known.encode()) for known in keys):
+                message = "this API key is not known to this server"
+                raise ApiError(401, "invalid_api_key", message, kind="authentication_error")
+
+    def _check_host(self, headers: Headers) -> None:
+        host = _hostname(headers.get("host", ""))
+        if host not in self._hosts:
+            raise ApiError(
+                403,
+                "host_not_allowed",
+                f"this server answers to loopback names only, not to {host!r}; "
+                "set SONOREEL_ALLOWED_HOSTS to add a name, or SONOREEL_API_KEYS to serve a network",
+            )
+
+    def _check_origin(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is None or origin in self._settings.allowed_origins:
+            return
+        if urlsplit(origin).netloc == headers.get("host"):
+            return
+        raise ApiError(
+            403,
+            "origin_not_allowed",
+            f"pages from {origin} may not call this server; set SONOREEL_ALLOWED_ORIGINS to allow them",
+        )
+
+
+async def refuse(refusal: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a refused request; a WebSocket handshake gets a real HTTP answer where the server can send one."""
+    response: Response = error_response(refusal)
+    if scope["type"] == "http":
+        await response(scope, receive, send)
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await response(scope, receive, _as_denial(send))
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
+
+
+def _as_denial(send: Send) -> Send:
+    async def send_denial(message: dict[str, object]) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return send_denial  # type: ignore[return-value]

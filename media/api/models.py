@@ -1,0 +1,110 @@
+"""GET /v1/models: what this server can run, in the shape of the vendor that asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from media.dialects.vendor import vendor_of
+from media.openapi import Operation
+from media.services import services_of
+from models.catalog import Card
+
+TOGETHER_TYPES = {"speech": "audio", "transcription": "transcribe"}
+
+
+class Pricing(Struct):
+    """Together's price keys; zero where the card names no price."""
+
+    hourly: float = 0
+    input: float = 0
+    output: float = 0
+    base: float = 0
+    finetune: float = 0
+    cached_input: float = 0
+
+
+class Model(Struct, kw_only=True):
+    """A model: OpenAI's keys, Together's keys, and ours (`task`, `embedded`, `available`, `description`)."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str
+    type: str
+    display_name: str
+    organization: str
+    link: str
+    license: str
+    context_length: int | None = None
+    pricing: Pricing
+    task: str
+    embedded: bool
+    available: bool
+    description: str
+    languages: tuple[str, ...]
+    aliases: tuple[str, ...]
+
+
+class ModelList(Struct):
+    """OpenAI's list; Together's clients get the bare array of `data`."""
+
+    object: str
+    data: list[Model]
+
+
+def model_of(card: Card, *, available: bool) -> Model:
+    """A card as the API shows it."""
+    return Model(
+        id=card.id,
+        created=card.created,
+        owned_by=card.organization,
+        type=TOGETHER_TYPES[card.task],
+        display_name=card.name,
+        organization=card.organization,
+        link=card.link,
+        license=card.license,
+        pricing=Pricing(input=card.price_per_million_characters or card.price_per_audio_minute or 0),
+        task=card.task,
+        embedded=card.embedded,
+        available=available,
+        description=card.description,
+        languages=card.languages,
+        aliases=card.aliases,
+    )
+
+
+async def list_models(request: Request) -> Response:
+    """Every card, best first."""
+    catalog = services_of(request).catalog
+    models = [_builtins(model_of(card, available=catalog.missing(card) is None)) for card in catalog.cards]
+    if vendor_of(request) == "together":
+        return JSONResponse(models)
+    return JSONResponse({"object": "list", "data": models})
+
+
+async def retrieve_model(request: Request) -> Response:
+    """One card by id or alias."""
+    catalog = services_of(request).catalog
+    found = catalog.describe(request.path_params["model"])
+    return JSONResponse(_builtins(model_of(found, available=catalog.missing(found) is None)))
+
+
+def _builtins(model: Model) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(model)
+    return found
+
+
+routes = [
+    Route("/v1/models", list_models, methods=["GET"]),
+    Route("/v1/models/{model:path}", retrieve_model, methods=["GET"]),
+]
+operations = [
+    Operation("get", "/v1/models", "List the models", answer=ModelList),
+    Operation("get", "/v1/models/{model}", "Describe one model", answer=Model),
+]

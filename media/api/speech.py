@@ -1,0 +1,227 @@
+"""POST /v1/audio/speech: text in, audio out, as bytes or as server-sent events in either vendor's dialect."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import anyio
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from media.dialects import speech as dialect
+from media.dialects.vendor import Vendor, vendor_of
+from media.errors import ApiError, ErrorBody, describe, unwrap
+from media.live import LiveSpeech
+from media.openapi import Operation
+from media.services import services_of
+from streaming.encode import MEDIA_TYPES, AudioFormat
+from streaming.speech_output import OutputFormat
+from streaming.synthesis import (
+    Append,
+    AudioDelta,
+    Commit,
+    ItemDone,
+    ItemFailed,
+    ServerEvent,
+    SpeechSettings,
+    SynthesisSession,
+    WordTimestamps,
+)
+
+CONTEXT = "request"
+WHOLE_WAV_CHARS = 4096
+"""Up to this length a WAV answer waits for its end, so that its header tells the right size."""
+TOKENS_PER_SECOND = 50
+"""How `usage.output_tokens` counts audio; `input_tokens` counts characters."""
+
+
+class CustomVoice(Struct):
+    """OpenAI's voice object."""
+
+    id: str
+
+
+class SpeechBody(dialect.SpeechOptions, kw_only=True):
+    """Both vendors' fields. `stream` (Together) and `stream_format: sse` (OpenAI) ask for server-sent events."""
+
+    input: Annotated[str, Meta(description="the text to speak")]
+    voice: str | CustomVoice | UnsetType = UNSET  # type: ignore[assignment]
+    stream: bool = False
+    stream_format: Literal["audio", "sse"] = "audio"
+    instructions: str | None = None
+
+
+def read_body(body: bytes, max_chars: int) -> SpeechBody:
+    """Parse and check a request body. Raises: ApiError 400 that names the field."""
+    try:
+        request = msgspec.json.decode(body, type=SpeechBody)
+    except msgspec.ValidationError as error:
+        _, found, path = str(error).rpartition("`$.")
+        raise ApiError(400, "invalid_value", str(error), param=path.rstrip("`") if found else None) from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ApiError(400, "invalid_json", f"the body is not valid JSON: {error}") from error
+    if not request.input.strip():
+        raise ApiError(400, "invalid_value", "input is empty: send the text to speak", param="input")
+    if len(request.input) > max_chars:
+        message = f"input has {len(request.input)} characters, this server takes {max_chars} (SONOREEL_MAX_INPUT_CHARS)"
+        raise ApiError(400, "string_above_max_length", message, param="input")
+    if isinstance(request.voice, CustomVoice):
+        request.voice = request.voice.id
+    return request
+
+
+async def speech(request: Request) -> Response:
+    """Speak `input`. Errors before the first audio are statuses; later ones end the stream visibly."""
+    services = services_of(request)
+    vendor = vendor_of(request)
+    body = read_body(await request.body(), services.settings.max_input_chars)
+    card = services.card(dialect.model_name(body) or "", "speech")
+    events = body.stream or body.stream_format == "sse"
+    defaults = OutputFormat(_default_format(vendor, events=body.stream))
+    settings = SpeechSettings(model=card.id, output=defaults, paced=False)
+    settings = settings.changed(dialect.settings_changes(body, settings))
+    live = services.live_speech(SynthesisSession(settings))
+    if not events:
+        whole = settings.output.format is AudioFormat.WAV and len(body.input) <= WHOLE_WAV_CHARS
+        return SpeechAudio(live, body.input, settings, whole=whole)
+    # `stream` is Together's word, `stream_format` OpenAI's.
+    return SpeechEvents(live, body.input, settings, "together" if body.stream else "openai")
+
+
+def _default_format(vendor: Vendor, *, events: bool) -> AudioFormat:
+    if events:
+        return AudioFormat.PCM
+    return AudioFormat.WAV if vendor == "together" else AudioFormat.MP3
+
+
+class SpeechAudio(Response):
+    """Audio bytes as they come. The status waits for the first of them, so that a refusal is still a status."""
+
+    def __init__(self, live: LiveSpeech, text: str, settings: SpeechSettings, *, whole: bool = False) -> None:
+        super().__init__(media_type=MEDIA_TYPES[settings.output.format])
+        del self.headers["content-length"]
+        self._live = live
+        self._text = text
+        self._settings = settings
+        self._whole = whole
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with self._live, anyio.create_task_group() as tasks:
+                tasks.start_soon(_watch, receive, tasks.cancel_scope)
+                await self._answer(scope, receive, send)
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise unwrap(group) from None
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chunks = self._chunks()
+        first = await anext(chunks, b"")
+        if self._whole:
+            audio = b"".join([first, *[chunk async for chunk in chunks]])
+            self.headers["content-length"] = str(len(audio := _sized_wav(audio)))
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": audio})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        async for event in spoken(self._live, self._text):
+            if isinstance(event, AudioDelta):
+                yield event.audio
+
+
+class SpeechEvents(SpeechAudio):
+    """Server-sent events, `data:` lines only: Together's SDK ignores events that have a name."""
+
+    def __init__(self, live: LiveSpeech, text: str, settings: SpeechSettings, vendor: Vendor) -> None:
+        super().__init__(live, text, settings)
+        self._vendor = vendor
+        self.headers["content-type"] = "text/event-stream; charset=utf-8"
+        self.headers["cache-control"] = "no-cache"
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        seconds = 0.0
+        started = False
+        try:
+            async for event in spoken(self._live, self._text):
+                started = True
+                if isinstance(event, AudioDelta):
+                    seconds += event.seconds
+                    yield _data(self._delta(event))
+                elif isinstance(event, WordTimestamps) and self._vendor == "together":
+                    yield _data(dialect.server_frame(event))
+        except Exception as error:
+            if not started:
+                raise
+            yield _data(ErrorBody(describe(error)))
+            return
+        if self._vendor == "together":
+            yield b"data: [DONE]\n\n"
+            return
+        spent, made = len(self._text), round(seconds * TOKENS_PER_SECOND)
+        usage = {"input_tokens": spent, "output_tokens": made, "total_tokens": spent + made}
+        yield _data({"type": "speech.audio.done", "usage": usage})
+
+    def _delta(self, event: AudioDelta) -> dict[str, Any]:
+        audio = base64.b64encode(event.audio).decode("ascii")
+        if self._vendor == "openai":
+            return {"type": "speech.audio.delta", "audio": audio}
+        # The typed SDKs read `b64`, Together's own examples and other clients `delta`.
+        typed = {"object": "audio.tts.chunk", "model": self._settings.model, "b64": audio}
+        return {"type": "conversation.item.audio_output.delta", "item_id": event.item_id, "delta": audio, **typed}
+
+
+async def spoken(live: LiveSpeech, text: str) -> AsyncIterator[ServerEvent]:
+    """Speak one whole text; yields its audio and word times. Raises: what the engine failed with."""
+    live.receive(Append(CONTEXT, text))
+    live.receive(Commit(CONTEXT))
+    while (event := await live.next_event()) is not None:
+        match event:
+            case AudioDelta() | WordTimestamps():
+                yield event
+            case ItemFailed(error=error):
+                raise error
+            case ItemDone():
+                return
+
+
+async def _watch(receive: Receive, answer: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    answer.cancel()
+
+
+def _sized_wav(audio: bytes) -> bytes:
+    """The same WAV with the sizes in its header that a stream could not know."""
+    data = audio.index(b"data") + 8
+    header = bytearray(audio[:data])
+    header[4:8] = (len(audio) - 8).to_bytes(4, "little")
+    header[data - 4 : data] = (len(audio) - data).to_bytes(4, "little")
+    return bytes(header) + audio[data:]
+
+
+def _data(value: object) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+routes = [Route("/v1/audio/speech", speech, methods=["POST"])]
+operations = [
+    Operation(
+        "post",
+        "/v1/audio/speech",
+        "Speak a text",
+        body=SpeechBody,
+        produces=(*MEDIA_TYPES.values(), "text/event-stream"),
+    )
+]

@@ -1,0 +1,117 @@
+"""The application: routes, middleware, lifespan, and nothing else."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from media.access import AccessMiddleware
+from media.api import health, models, realtime, speech, speech_websocket, transcriptions, voices
+from media.errors import TABLE, ApiError, handle_error
+from media.openapi import document
+from media.requests import RequestMiddleware
+from media.services import Services
+from media.settings import Settings
+from models.catalog import Catalog
+from models.errors import EngineError
+from models.pool import Pool
+from streaming.voice_activity import SileroVoiceActivity
+
+from media.live import VoiceActivityLane  # isort: skip
+
+logger = logging.getLogger("sonoreel")
+STUDIO = Path(__file__).with_name("studio")
+STUDIO_HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; media-src 'self' blob:; "
+        "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+RESOURCES = (speech, transcriptions, models, voices, health)
+
+
+def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
+    """Build the application. The pool and its workers live as long as its lifespan."""
+    services = Services(settings, catalog or Catalog.load(Path(settings.models_dir) if settings.models_dir else None))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        lane = VoiceActivityLane(SileroVoiceActivity())
+        budget = settings.memory_budget_mb or None
+        async with Pool(services.catalog, memory_budget_mb=budget) as pool, anyio.create_task_group() as tasks:
+            services.start(pool, lane)
+            tasks.start_soon(lane.run)
+            tasks.start_soon(_warm, services)
+            yield
+            tasks.cancel_scope.cancel()
+
+    app = Starlette(
+        routes=[
+            *(route for resource in (*RESOURCES, speech_websocket, realtime) for route in resource.routes),
+            Route("/openapi.json", _openapi, methods=["GET"]),
+            Route("/v1/", _front_door, methods=["GET"]),
+            Route("/", _studio, methods=["GET"]),
+            Mount("/studio", _StudioFiles(directory=STUDIO)),
+        ],
+        middleware=[
+            Middleware(RequestMiddleware, metrics=services.metrics, drain=services.drain),
+            Middleware(AccessMiddleware, settings=settings),
+        ],
+        exception_handlers=dict.fromkeys((*TABLE, ApiError, HTTPException), handle_error),
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    return app
+
+
+async def _warm(services: Services) -> None:
+    """Load what the settings want loaded, then say that the server is ready."""
+    try:
+        for name in services.settings.warm:
+            for task in ("speech", "transcription"):
+                if name == "auto" or any(name in (card.id, *card.aliases) for card in services.catalog.cards):
+                    await services.pool.warm(services.card(name, task))
+    except EngineError as error:
+        services.starting_error = error.message
+        logger.error("a model could not be loaded: %s", error.message)
+        return
+    # What exists now lives as long as the server: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    services.ready = True
+
+
+class _StudioFiles(StaticFiles):
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response: Response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers.update(STUDIO_HEADERS)
+        return response
+
+
+async def _studio(request: Request) -> Response:
+    return FileResponse(STUDIO / "index.html", headers=STUDIO_HEADERS)
+
+
+async def _front_door(request: Request) -> Response:
+    """Some clients open `/v1/` to warm up their connection."""
+    return JSONResponse({"object": "server", "name": "sonoreel"})
+
+
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(document(operation for resource in RESOURCES for operation in resource.operations))

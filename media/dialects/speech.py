@@ -1,0 +1,269 @@
+"""Together's text-to-speech socket on the wire (`/v1/audio/speech/websocket`), and the options it shares with REST."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from media.errors import ApiError, describe
+from streaming import synthesis
+from streaming.audio import PcmEncoding
+from streaming.encode import AudioFormat
+from streaming.speech_output import OutputFormat
+from streaming.synthesis import SpeechSettings
+
+SAMPLE_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
+BIT_RATES = (32_000, 64_000, 96_000, 128_000, 192_000)
+DEFAULT_CONTEXT = "default"
+FORMATS: dict[str, AudioFormat] = {format.value: format for format in AudioFormat} | {"raw": AudioFormat.PCM}
+ENCODINGS = {
+    "pcm_s16le": PcmEncoding.S16LE,
+    "pcm_f32le": PcmEncoding.F32LE,
+    "pcm_mulaw": PcmEncoding.MULAW,
+    "pcm_alaw": PcmEncoding.ALAW,
+}
+
+
+class SpeechOptions(Struct, kw_only=True, omit_defaults=True):
+    """The part of a session that a client may choose, in the query or later in `tts_session.updated`."""
+
+    model: str | UnsetType = UNSET
+    model_id: str | UnsetType = UNSET
+    voice: str | UnsetType = UNSET
+    language: str | UnsetType = UNSET
+    speed: float | UnsetType = UNSET
+    response_format: str | UnsetType = UNSET
+    response_encoding: str | UnsetType = UNSET
+    sample_rate: int | UnsetType = UNSET
+    bit_rate: int | UnsetType = UNSET
+    max_partial_length: int | UnsetType = UNSET
+    alignment: Literal["none", "word"] | UnsetType = UNSET
+    segment: Literal["sentence", "immediate", "never"] | UnsetType = UNSET
+    pacing: Literal["realtime", "none"] | UnsetType = UNSET
+    extra_params: Any = UNSET
+
+
+def settings_changes(options: SpeechOptions, current: SpeechSettings) -> dict[str, object]:
+    """The fields of `SpeechSettings` that the options set, checked.
+
+    Raises: ApiError 400 that names the field and the values it takes.
+    """
+    changes: dict[str, object] = {}
+    if options.voice is not UNSET:
+        # A '+' that was not percent-encoded in a query arrives as a space; no voice has one.
+        changes["voice"] = options.voice.strip().replace(" ", "+")
+    if options.language is not UNSET:
+        changes["language"] = options.language
+    if options.speed is not UNSET:
+        changes["speed"] = _within(options.speed, 0.25, 4.0, "speed")
+    if options.max_partial_length is not UNSET:
+        changes["max_partial_length"] = int(_within(options.max_partial_length, 1, 4096, "max_partial_length"))
+    if options.segment is not UNSET:
+        changes["segment"] = options.segment
+    if options.alignment is not UNSET:
+        changes["word_timestamps"] = options.alignment == "word"
+    if options.pacing is not UNSET:
+        changes["paced"] = options.pacing != "none"
+    output = output_format(options, current.output)
+    if output != current.output:
+        changes["output"] = output
+    return changes
+
+
+def model_name(options: SpeechOptions) -> str | None:
+    """The model the options name; older documentation calls the parameter `model_id`."""
+    name = options.model_id if options.model is UNSET else options.model
+    return None if name is UNSET else name
+
+
+def output_format(options: SpeechOptions, current: OutputFormat) -> OutputFormat:
+    """What the options make of an output format. Raises: ApiError 400."""
+    format, encoding, rate, bit_rate = current.format, current.encoding, current.sample_rate, current.bit_rate
+    if options.response_format is not UNSET:
+        format = _one_of(FORMATS, options.response_format, "response_format")
+    if options.response_encoding is not UNSET:
+        encoding = _one_of(ENCODINGS, options.response_encoding, "response_encoding")
+    if options.sample_rate is not UNSET:
+        rate = _one_of({rate: rate for rate in SAMPLE_RATES}, options.sample_rate, "sample_rate")
+    if options.bit_rate is not UNSET:
+        bit_rate = _one_of({rate: rate for rate in BIT_RATES}, options.bit_rate, "bit_rate")
+    return OutputFormat(format, encoding, rate, bit_rate)
+
+
+def _one_of(choices: Mapping[Any, Any], value: Any, field: str) -> Any:
+    if value not in choices:
+        message = f"{field} {value!r} is not supported: use one of {', '.join(map(str, choices))}"
+        raise ApiError(400, "invalid_value", message, param=field)
+    return choices[value]
+
+
+def _within(value: float, low: float, high: float, field: str) -> float:
+    if not low <= value <= high:
+        raise ApiError(400, "invalid_value", f"{field} must be between {low} and {high}", param=field)
+    return value
+
+
+# ---------------------------------------------------------------------- client frames
+
+
+class AppendFrame(Struct, tag_field="type", tag="input_text_buffer.append"):
+    text: str
+    context_id: str = DEFAULT_CONTEXT
+
+
+class CommitFrame(Struct, tag_field="type", tag="input_text_buffer.commit"):
+    context_id: str = DEFAULT_CONTEXT
+
+
+class ClearFrame(Struct, tag_field="type", tag="input_text_buffer.clear"):
+    context_id: str = DEFAULT_CONTEXT
+
+
+class CancelFrame(Struct, tag_field="type", tag="context.cancel"):
+    context_id: str = DEFAULT_CONTEXT
+
+
+class SessionFrame(Struct, tag_field="type", tag="tts_session.updated"):
+    session: SpeechOptions
+    context_id: str | None = None
+
+
+ClientFrame: TypeAlias = AppendFrame | CommitFrame | ClearFrame | CancelFrame | SessionFrame
+_decoder = msgspec.json.Decoder(ClientFrame)
+
+
+def read_options(query: Mapping[str, str]) -> SpeechOptions:
+    """The options of a query string. Raises: ApiError 400 that names the field."""
+    try:
+        return msgspec.convert(dict(query), SpeechOptions, strict=False)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "invalid_value", str(error), param=_path(error)) from error
+
+
+def read_frame(
+    text: str | bytes, settings_of: Callable[[str | None], SpeechSettings], find_model: Callable[[str], str]
+) -> synthesis.ClientEvent:
+    """One client frame. Raises: ApiError 400 that says what is wrong with it; UnknownModel from `find_model`."""
+    try:
+        frame: ClientFrame = _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "invalid_event", str(error), param=_path(error)) from error
+    except msgspec.DecodeError as error:
+        raise ApiError(400, "invalid_json", f"the frame is not valid JSON: {error}") from error
+    return _session_event(frame, settings_of, find_model)
+
+
+def _session_event(
+    frame: ClientFrame, settings_of: Callable[[str | None], SpeechSettings], find_model: Callable[[str], str]
+) -> synthesis.ClientEvent:
+    match frame:
+        case AppendFrame(text, context_id):
+            return synthesis.Append(context_id, text)
+        case CommitFrame(context_id):
+            return synthesis.Commit(context_id)
+        case ClearFrame(context_id):
+            return synthesis.Clear(context_id)
+        case CancelFrame(context_id):
+            return synthesis.Cancel(context_id)
+        case SessionFrame(session, context_id):
+            changes = settings_changes(session, settings_of(context_id))
+            if (name := model_name(session)) is not None:
+                changes["model"] = find_model(name)
+            return synthesis.Configure(changes, context_id)
+
+
+def _path(error: msgspec.ValidationError) -> str | None:
+    """The field a validation error is about: msgspec ends its message with "at `$.session.voice`"."""
+    _, found, path = str(error).rpartition("`$.")
+    return path.rstrip("`") if found else None
+
+
+# ---------------------------------------------------------------------- server frames
+
+
+def session_created(session_id: str, model: str, voice: str) -> dict[str, Any]:
+    """Always the first frame."""
+    return {
+        "event_id": str(uuid.uuid4()),
+        "type": "session.created",
+        "session": {
+            "id": session_id,
+            "object": "realtime.tts.session",
+            "modalities": ["text", "audio"],
+            "model": model,
+            "voice": voice,
+        },
+    }
+
+
+def failed(error: BaseException, context_id: str | None = None, **extra: Any) -> dict[str, Any]:
+    """The failure frame; Together's clients know an absent model as `model_not_available`."""
+    detail = msgspec.to_builtins(describe(error))
+    if detail["code"] in ("model_not_found", "model_weights_missing"):
+        detail["code"] = "model_not_available"
+    frame = {"type": "conversation.item.tts.failed", "error": detail, **extra}
+    return frame if context_id is None else frame | {"context_id": context_id}
+
+
+def server_frame(event: synthesis.ServerEvent) -> dict[str, Any]:
+    """One session event on the wire."""
+    match event:
+        case synthesis.AudioDelta(context_id, item_id, audio):
+            return {
+                "type": "conversation.item.audio_output.delta",
+                "item_id": item_id,
+                "delta": base64.b64encode(audio).decode("ascii"),
+                "context_id": context_id,
+            }
+        case synthesis.WordTimestamps(context_id, item_id, words):
+            return {
+                "type": "conversation.item.word_timestamps",
+                "item_id": item_id,
+                "words": [word.text for word in words],
+                "start_seconds": [round(word.start, 3) for word in words],
+                "end_seconds": [round(word.end, 3) for word in words],
+                "context_id": context_id,
+            }
+        case synthesis.ItemDone(context_id, item_id):
+            return {
+                "type": "conversation.item.audio_output.done",
+                "item_id": item_id,
+                "context_id": context_id,
+            }
+        case synthesis.TextReceived(context_id, text):
+            return {"type": "conversation.item.input_text.received", "text": text, "context_id": context_id}
+        case synthesis.TextCleared(context_id, text):
+            return {"type": "input_text_buffer.cleared", "text": text, "context_id": context_id}
+        case synthesis.ContextCancelled(context_id, spoken, remaining):
+            return {
+                "type": "context.cancelled",
+                "context_id": context_id,
+                "text_spoken": spoken,
+                "text_remaining": remaining,
+            }
+        case synthesis.SettingsChanged(context_id, settings):
+            frame: dict[str, Any] = {"type": "tts_session.updated", "session": _session(settings)}
+            return frame if context_id is None else frame | {"context_id": context_id}
+        case synthesis.ItemFailed(context_id, item_id, error, remaining):
+            return failed(error, context_id, item_id=item_id, text_remaining=remaining)
+        case synthesis.Refused(context_id, code, message, field):
+            return failed(ApiError(400, code, message, param=field), context_id)
+
+
+def _session(settings: SpeechSettings) -> dict[str, Any]:
+    return {
+        "voice": settings.voice,
+        "language": settings.language,
+        "speed": settings.speed,
+        "response_format": settings.output.format.value,
+        "sample_rate": settings.output.sample_rate,
+        "max_partial_length": settings.max_partial_length,
+        "alignment": "word" if settings.word_timestamps else "none",
+        "segment": settings.segment,
+        "pacing": "realtime" if settings.paced else "none",
+    }

@@ -1,0 +1,88 @@
+"""What every request gets: an id, a path both SDKs reach, a refusal while draining, a count and a log line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from time import perf_counter
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from media.access import refuse
+from media.drain import Drain
+from media.errors import ApiError
+from media.metrics import Metrics
+
+logger = logging.getLogger("sonoreel.requests")
+
+DOUBLED_VERSION = re.compile(r"^/v1(?=/v[12]/)")
+"""together 3.x wants the server's root as its base URL; with the `/v1` every other SDK wants it calls `/v1/v1/...`."""
+CLIENT_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+
+
+class RequestMiddleware:
+    """Outermost middleware. The request id is in `scope["state"]["request_id"]` and in `x-request-id`."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain, clock: Callable[[], float] = perf_counter) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._drain = drain
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["path"] = DOUBLED_VERSION.sub("", scope["path"])
+        answer = _Answer(scope, send, request_id, self._clock)
+        if self._drain.started and scope["path"].startswith("/v"):
+            refusal = ApiError(503, "server_draining", "the server is shutting down", retry_after=5.0)
+            refusal.kind = "service_unavailable_error"
+            await refuse(refusal, scope, receive, answer.send)
+        elif scope["type"] == "http" and scope["path"].startswith("/v"):
+            with self._drain.work():
+                await self._app(scope, receive, answer.send)
+        else:
+            await self._app(scope, receive, answer.send)
+        if scope["type"] == "http":
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.request(route, scope["method"], answer.status, answer.seconds)
+        logger.info(
+            "%s %s %d",
+            scope.get("method", "WS"),
+            scope["path"],
+            answer.status,
+            extra={"request_id": request_id, "seconds": round(answer.seconds, 4)},
+        )
+
+
+class _Answer:
+    """Watches what is sent: adds the request id, notes the status and the time to the first byte."""
+
+    def __init__(self, scope: Scope, send: Send, request_id: str, clock: Callable[[], float]) -> None:
+        self.status = 101 if scope["type"] == "websocket" else 500
+        self.seconds = 0.0
+        self._send = send
+        self._request_id = request_id
+        self._clock = clock
+        self._start = clock()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] in {"http.response.start", "websocket.http.response.start", "websocket.accept"}:
+            self.status = message.get("status", 101)
+            self.seconds = self._clock() - self._start
+            message.setdefault("headers", [])
+            MutableHeaders(scope=message).setdefault("x-request-id", self._request_id)
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and CLIENT_REQUEST_ID.match(text := str(value, "latin-1")):
+            return text
+    return f"req_{uuid.uuid4().hex}"

@@ -1,0 +1,114 @@
+"""The server process: uvicorn, with a drain before its own shutdown and sockets that cannot be held hostage."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from types import FrameType
+from typing import Any
+
+import anyio
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from media.app import create_app
+from media.services import Services
+from media.settings import Settings
+
+logger = logging.getLogger("sonoreel.server")
+
+MAX_MESSAGE = 24 * 1024 * 1024
+"""Bytes in one WebSocket message: OpenAI allows 15 MiB of audio in one event, which base64 makes 20 MiB."""
+LOST_PEER_SECONDS = 60
+"""A connection whose peer acknowledges nothing for so long is dropped by the kernel."""
+ABORT_AFTER_CLOSE = 12.0
+"""Seconds after a close frame until the connection is cut, read or not."""
+
+
+class LiveSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, for clients that stop reading or vanish without a word."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_PEER_SECONDS * 1000)
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close":
+            # The close frame of a stalled client goes behind what it has not read; waiting for room would wait for it.
+            self.writable.set()
+            self.loop.call_later(ABORT_AFTER_CLOSE, self.transport.abort)
+        await super().send(message)
+
+
+class Server(uvicorn.Server):
+    """SIGTERM and SIGINT begin a drain; uvicorn hears of the stop when it is over. A second SIGINT stops at once."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+        self._stop_asked = anyio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            for server in self.servers:
+                for listener in server.sockets:
+                    host, port = listener.getsockname()[:2]
+                    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is None:
+            self.should_exit = True
+        elif self._stop_asked.is_set() and sig == 2:
+            self.force_exit = self.should_exit = True
+        else:
+            self._loop.call_soon_threadsafe(self._stop_asked.set)
+
+    async def main_loop(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._drain_on_request)
+            await super().main_loop()
+            tasks.cancel_scope.cancel()
+
+    async def _drain_on_request(self) -> None:
+        await self._stop_asked.wait()
+        logger.info("draining: up to %g s for open work", self._services.settings.drain_seconds)
+        clean = await self._services.drain.finish(self._services.settings.drain_seconds)
+        logger.info("drained" if clean else "the drain's deadline has passed")
+        self.should_exit = True
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until it is told to stop. Raises: SystemExit when it cannot start."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # uvicorn logs the whole query of a WebSocket, which may hold a key; the request middleware logs paths.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket" not in str(record.msg))
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="auto",
+        http="httptools",
+        ws=LiveSocketProtocol,
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = Server(config, app.state.services)
+    server.run()
+    if not server.started:
+        raise SystemExit(3)

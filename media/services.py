@@ -1,0 +1,59 @@
+"""What every resource of the API works with; made once per application, found in `request.app.state.services`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import cast
+
+from starlette.requests import HTTPConnection
+
+from media.drain import Drain
+from media.live import LiveListening, LiveSpeech, VoiceActivityLane
+from media.metrics import Metrics
+from media.settings import Settings
+from models.catalog import Card, Catalog, Task
+from models.pool import Pool
+from streaming.recognition import RecognitionSession
+from streaming.synthesis import SynthesisSession
+
+
+@dataclass(slots=True)
+class Services:
+    """`pool` and `voice_activity` exist while the application runs; `ready` tells when the warm models are loaded."""
+
+    settings: Settings
+    catalog: Catalog
+    metrics: Metrics = field(default_factory=Metrics)
+    drain: Drain = field(default_factory=Drain)
+    clock: Callable[[], float] = monotonic
+    ready: bool = False
+    starting_error: str = ""
+    live_sessions: int = 0
+    _pool: Pool | None = None
+    _voice_activity: VoiceActivityLane | None = None
+
+    def start(self, pool: Pool, voice_activity: VoiceActivityLane) -> None:
+        self._pool, self._voice_activity = pool, voice_activity
+
+    @property
+    def pool(self) -> Pool:
+        assert self._pool is not None, "the application is not running"  # noqa: S101 - a programming error
+        return self._pool
+
+    def card(self, name: str, task: Task) -> Card:
+        """The card a request names. Raises: UnknownModel, WeightsMissing."""
+        return self.catalog.find(name, task).card
+
+    def live_speech(self, session: SynthesisSession) -> LiveSpeech:
+        return LiveSpeech(session, self.pool, lambda name: self.card(name, "speech"), self.metrics, self.clock)
+
+    def live_listening(self, session: RecognitionSession, card: Card) -> LiveListening:
+        assert self._voice_activity is not None, "the application is not running"  # noqa: S101 - a programming error
+        return LiveListening(session, self.pool, card, self._voice_activity, self.metrics, self.clock)
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """The services of the application that serves this request."""
+    return cast(Services, connection.app.state.services)
