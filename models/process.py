@@ -215,8 +215,7 @@ class WorkerProcess:
 
 def _environment() -> dict[str, str]:
     """The worker imports exactly what this process would, and (-P) nothing from its working directory."""
-    path = [os.path.abspath(entry) for entry in sys.path]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path)}
 
 
 def _how(status: int | None) -> str:

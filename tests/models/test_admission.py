@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
@@ -79,19 +81,13 @@ async def test_a_waiter_cancelled_with_the_slot_in_hand_passes_it_on() -> None:
     async def use() -> None:
         got.append(await gate.acquire())
 
-    async with anyio.create_task_group() as tasks:
-        scope = anyio.CancelScope()
-
-        async def unlucky() -> None:
-            with scope:
-                await use()
-
-        tasks.start_soon(unlucky)
+    async with asyncio.TaskGroup() as tasks:
+        unlucky = tasks.create_task(use())
         await waiting(gate, 1)
-        tasks.start_soon(use)
+        tasks.create_task(use())
         await waiting(gate, 2)
         gate.release(held)
-        scope.cancel()
+        unlucky.cancel()
     assert len(got) == 1
     assert (gate.running, gate.waiting) == (1, 0)
 
