@@ -250,9 +250,7 @@ class _WordClock:
             return []
         run = [self._tokens[self._token]]
         run += [
-            span
-            for span in self._tokens[self._token + 1 : upto]
-            if any(map(str.isalnum, self._text[slice(*span)]))
+            span for span in self._tokens[self._token + 1 : upto] if any(map(str.isalnum, self._text[slice(*span)]))
         ]
         begin, end = self._began, max(self._began, self._audible_end)
         total = sum(stop - start for start, stop in run)
@@ -300,9 +298,7 @@ class EspeakSynthesizer:
         """
         limit = self._card.max_input_chars
         if len(request.text) > limit:
-            raise InvalidInput(
-                f"The text has {len(request.text)} characters; {limit} is the most.", field="text"
-            )
+            raise InvalidInput(f"The text has {len(request.text)} characters; {limit} is the most.", field="text")
         if not _SPEEDS[0] <= request.speed <= _SPEEDS[1]:
             raise InvalidInput(f"speed must be between {_SPEEDS[0]} and {_SPEEDS[1]}.", field="speed")
         voice = self._choose(request.voice, request.language)

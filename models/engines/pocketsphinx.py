@@ -1,0 +1,239 @@
+"""PocketSphinx: the embedded recogniser, with the US English model that its wheel carries.
+
+It writes lower case without punctuation and loses words outside its dictionary. A turn, live or from a file, goes
+the same way through the decoder in blocks of 100 ms, so both give the same words.
+
+What decides how well it hears: PocketSphinx carries the cepstral mean from one utterance to the next; here every
+utterance starts from `CEPSTRAL_MEAN`, so that nothing of one user's voice reaches another's result. Digital silence,
+which its acoustic model has never met, is filled with the faintest noise (`DITHER`). Its second, flat-lexicon pass is
+off: it took half a second at the end of a long turn and made recordings no better.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pocketsphinx
+
+from models.catalog import Card
+from models.errors import InvalidInput
+from models.interfaces import (
+    HypothesisUpdate,
+    ListenRequest,
+    MediaInfo,
+    OnStep,
+    Samples,
+    SegmentResult,
+    TranscriptionRequest,
+)
+from streaming.audio import AudioChunk, PcmEncoding, encode_pcm
+from streaming.decode import UndecodableAudio, decode
+from streaming.transcript import Hypothesis, Segment, Word
+from streaming.voice_activity import (
+    SileroVoiceActivity,
+    SpeechStarted,
+    TurnDetection,
+    TurnDetector,
+    VoiceActivityState,
+)
+
+SAMPLE_RATE = 16_000
+BLOCK = 1_600
+"""Samples that go into the decoder at once, and between two hypotheses: 100 ms."""
+FRAMES_PER_SECOND = 100
+CEPSTRAL_MEAN = "52,4.6,-10.8,16.9,-11.4,2.1,-6.5,-3.8,3.3,-1.8,3.4,-0.4,-1"
+"""Lies between the means of real recordings and of synthetic speech."""
+DITHER = 8 / 32768
+"""Standard deviation of the added noise: -72 dBFS."""
+TURNS = TurnDetection()
+
+_VARIANT = re.compile(r"\(\d+\)$")
+_FILLER_STARTS = ("<", "[", "+")
+
+
+class _Utterance:
+    """One turn in a decoder: blocks in, words out."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._noise = np.random.default_rng(0)  # seeded: the same audio gives the same words
+        self._open = True
+        decoder.start_utt()
+        decoder.set_cmn(CEPSTRAL_MEAN)
+
+    def hear(self, block: Samples) -> None:
+        """Take the next samples, at most `BLOCK` of them."""
+        noise = self._noise.standard_normal(len(block), np.float32) * np.float32(DITHER)
+        if len(block):  # the binding rejects an empty buffer
+            self._decoder.process_raw(encode_pcm(block + noise, PcmEncoding.S16LE))
+
+    def finish(self) -> None:
+        """No more audio: let the decoder make up its mind. May be called twice."""
+        if self._open:
+            self._open = False
+            self._decoder.end_utt()
+
+    def words(self, offset: float = 0.0) -> tuple[Word, ...]:
+        """What it believes so far; `offset` is the time of the first sample. Sure of itself only once finished."""
+        found = []
+        for part in self._decoder.seg() or ():
+            if part.word.startswith(_FILLER_STARTS):
+                continue
+            start = offset + part.start_frame / FRAMES_PER_SECOND
+            end = offset + (part.end_frame + 1) / FRAMES_PER_SECOND
+            probability = None if self._open else min(max(float(part.prob), 0.0), 1.0)
+            found.append(Word(_VARIANT.sub("", part.word).lower(), start, end, probability))
+        return tuple(found)
+
+
+class PocketSphinxTranscriber:
+    """Implements Transcriber and LiveTranscriber. Every turn under way has a decoder (90 MB) to itself."""
+
+    def __init__(self, card: Card) -> None:
+        self._most_idle = card.concurrency
+        self._voice_activity = SileroVoiceActivity()
+        self._idle = [_new_decoder()]  # loading one takes half a second: the first turn finds it ready
+        self._lock = threading.Lock()
+
+    def transcribe(
+        self, request: TranscriptionRequest, on_step: OnStep
+    ) -> Generator[MediaInfo | SegmentResult, None, None]:
+        """Yield the recording's length, then one segment per turn in which there are words, on the file's clock.
+
+        Raises: InvalidInput (language, file); Cancelled from `on_step`.
+        """
+        _require_english(request.language)
+        try:
+            duration = _duration(request.path, on_step)
+            yield MediaInfo(duration, "en")
+            for start, samples in self._turns(decode(request.path, sample_rate=SAMPLE_RATE), duration, on_step):
+                words = self._recognise(start, samples, duration, on_step)
+                if words:
+                    kept = words if request.word_timestamps else ()
+                    yield SegmentResult(Segment(_text(words), words[0].start, words[-1].end, kept, "en"))
+            on_step(duration, duration)
+        except UndecodableAudio as error:
+            raise InvalidInput(str(error), field="file") from error
+
+    def listen(
+        self, request: ListenRequest, audio: Iterator[Samples], on_step: OnStep
+    ) -> Generator[HypothesisUpdate | SegmentResult, None, None]:
+        """Yield a hypothesis when 100 ms of audio changed it, then the turn's one segment, its text empty or not.
+
+        Raises: InvalidInput (language); Cancelled from `on_step`.
+        """
+        _require_english(request.language)
+        heard = 0
+        before: list[str] = []
+        with self._utterance() as utterance:
+            for block in _blocks(audio):
+                utterance.hear(block)
+                heard += len(block)
+                on_step(heard / SAMPLE_RATE, None)
+                words = utterance.words()
+                if (now := [word.text for word in words]) != before:
+                    before = now
+                    yield HypothesisUpdate(Hypothesis(words))
+            utterance.finish()
+            duration = heard / SAMPLE_RATE
+            words = _within(utterance.words(), duration)
+            yield SegmentResult(Segment(_text(words), 0.0, duration, words, "en"))
+
+    def _recognise(self, start: int, samples: Samples, duration: float, on_step: OnStep) -> tuple[Word, ...]:
+        """The words of one turn that begins `start` samples into the recording."""
+        with self._utterance() as utterance:
+            done = start
+            for block in _blocks([samples]):
+                utterance.hear(block)
+                done += len(block)
+                on_step(min(done / SAMPLE_RATE, duration), duration)
+            utterance.finish()
+            return _within(utterance.words(start / SAMPLE_RATE), min((start + len(samples)) / SAMPLE_RATE, duration))
+
+    def _turns(self, chunks: Iterable[AudioChunk], duration: float, on_step: OnStep) -> Iterator[tuple[int, Samples]]:
+        """The turns of a recording as (first sample, samples), keeping only the audio that may still be needed."""
+        detector, stream = TurnDetector(TURNS), VoiceActivityState()
+        kept, kept_from, start = np.zeros(0, np.float32), 0, 0
+        for chunk in itertools.chain(chunks, [None]):
+            samples = chunk.samples if chunk else np.zeros(0, np.float32)
+            kept = np.concatenate((kept, samples))
+            probabilities = self._voice_activity.over(samples, stream, last=chunk is None)
+            events = [event for p in probabilities for event in detector.push(float(p))]
+            events += [] if chunk else detector.finish()
+            for event in events:
+                if isinstance(event, SpeechStarted):
+                    start = event.at_sample
+                else:
+                    yield start, kept[start - kept_from : event.at_sample - kept_from]
+            kept, kept_from = kept[max(detector.keep_from - kept_from, 0) :], max(detector.keep_from, kept_from)
+            on_step(min(kept_from / SAMPLE_RATE, duration), duration)
+
+    @contextmanager
+    def _utterance(self) -> Iterator[_Utterance]:
+        """An utterance in an idle decoder, or in a new one; an abandoned utterance is ended before others get it."""
+        with self._lock:
+            decoder = self._idle.pop() if self._idle else None
+        decoder = decoder or _new_decoder()
+        utterance = _Utterance(decoder)
+        try:
+            yield utterance
+        finally:
+            utterance.finish()
+            with self._lock:
+                if len(self._idle) < self._most_idle:
+                    self._idle.append(decoder)
+
+
+def _new_decoder() -> Any:
+    return pocketsphinx.Decoder(samprate=SAMPLE_RATE, fwdflat=False, loglevel="FATAL")
+
+
+def _require_english(language: str) -> None:
+    primary = language.strip().lower().replace("_", "-").partition("-")[0]
+    if primary not in {"", "en", "eng", "english"}:
+        raise InvalidInput(
+            f"This model understands English only, not {language!r}; leave the language out or choose another model.",
+            field="language",
+        )
+
+
+def _duration(path: str, on_step: OnStep) -> float:
+    """Seconds of audio in a file, as decoded: headers may be absent or wrong, and a cut-off file ends early."""
+    samples = 0
+    for chunk in decode(path, sample_rate=SAMPLE_RATE):
+        samples += len(chunk.samples)
+        on_step(0.0, None)
+    return samples / SAMPLE_RATE
+
+
+def _blocks(pieces: Iterable[Samples]) -> Iterator[Samples]:
+    """The same samples in blocks of `BLOCK`, however they were cut before; the last one may be shorter."""
+    rest = np.zeros(0, np.float32)
+    for piece in pieces:
+        rest = np.concatenate((rest, piece)) if len(rest) else piece
+        whole = len(rest) // BLOCK * BLOCK
+        yield from (rest[at : at + BLOCK] for at in range(0, whole, BLOCK))
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
+
+
+def _within(words: tuple[Word, ...], end: float) -> tuple[Word, ...]:
+    """Words no later than the audio's end: the last frame may reach a little beyond it."""
+    return tuple(replace(word, start=min(word.start, end), end=min(word.end, end)) for word in words)
+
+
+def _text(words: Iterable[Word]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def load(card: Card) -> PocketSphinxTranscriber:
+    """Load the voice activity model and a first decoder (half a second)."""
+    return PocketSphinxTranscriber(card)
