@@ -102,7 +102,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, **overrides: object) 
         is_list = isinstance(field.default, tuple)
         raw: object = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
         try:
-            values[name] = msgspec.convert(raw, field.type, strict=False)
+            values[name] = msgspec.convert(raw, field.type, strict=False, dec_hook=lambda kind, value: kind(value))
         except msgspec.ValidationError as error:
             raise SettingsError(f"{PREFIX}{name.upper()}={text!r}: {error}") from error
     values |= {name: value for name, value in overrides.items() if value is not None}
