@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -25,9 +23,9 @@ from starlette.types import Message
 from media.errors import ApiError
 from media.openapi import Operation
 from media.services import Services, services_of
+from media.transcripts import ResponseFormat, Transcript, body, collect
 from models.catalog import Card
-from models.interfaces import MediaInfo, SegmentResult, TranscriptionRequest
-from streaming.transcript import Segment
+from models.interfaces import TranscriptionRequest
 
 MEGABYTE = 1_000_000
 TRUE = frozenset({"true", "1", "yes", "on"})
@@ -39,7 +37,7 @@ class TranscriptionForm(Struct, kw_only=True):
     model: str = "auto"
     language: str = ""
     prompt: str = ""
-    response_format: Literal["json", "text", "verbose_json"] = "json"
+    response_format: ResponseFormat = "json"
     temperature: Annotated[float, Meta(ge=0, le=1)] = 0.0
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ("segment",)
     stream: bool = False
@@ -50,19 +48,6 @@ class TranscriptionUpload(TranscriptionForm, kw_only=True):
     """The multipart form as a whole."""
 
     file: Annotated[bytes, Meta(description="the recording, in any container libav reads")]
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """Everything one answer needs."""
-
-    duration: float
-    language: str
-    segments: tuple[Segment, ...]
-
-    @property
-    def text(self) -> str:
-        return " ".join(segment.text for segment in self.segments)
 
 
 async def transcriptions(request: Request) -> Response:
@@ -90,42 +75,17 @@ async def _transcribe(services: Services, card: Card, path: Path, options: Trans
         temperature=options.temperature,
         word_timestamps="word" in options.timestamp_granularities,
     )
-    info = MediaInfo(0.0, options.language)
-    segments: list[Segment] = []
     async with services.pool.lease(card) as lease, lease.run(engine_request) as run:
-        async for result in run:
-            if isinstance(result, MediaInfo):
-                info = result
-            elif isinstance(result, SegmentResult):
-                segments.append(result.segment)
-    services.metrics.heard(card.id, info.duration)
-    return Transcript(info.duration, info.language, tuple(segments))
+        transcript = await collect(run, options.language)
+    services.metrics.heard(card.id, transcript.duration)
+    return transcript
 
 
 def _answer(transcript: Transcript, options: TranscriptionForm) -> Response:
-    usage = {"type": "duration", "seconds": math.ceil(transcript.duration)}
     if options.response_format == "text":
         return PlainTextResponse(transcript.text + "\n")
-    if options.response_format == "json":
-        return JSONResponse({"text": transcript.text, "usage": usage})
-    body: dict[str, Any] = {
-        "task": "transcribe",
-        "language": transcript.language,
-        "duration": round(transcript.duration, 3),
-        "text": transcript.text,
-        "segments": [
-            {"id": index, "start": round(segment.start, 3), "end": round(segment.end, 3), "text": segment.text}
-            for index, segment in enumerate(transcript.segments)
-        ],
-        "usage": usage,
-    }
-    if "word" in options.timestamp_granularities:
-        words = [word for segment in transcript.segments for word in segment.words]
-        body["words"] = [
-            {"id": index, "word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
-            for index, word in enumerate(words)
-        ]
-    return JSONResponse(body)
+    verbose = options.response_format == "verbose_json"
+    return JSONResponse(body(transcript, verbose=verbose, words="word" in options.timestamp_granularities))
 
 
 # ---------------------------------------------------------------------- the form
