@@ -110,11 +110,13 @@ class Catalog:
         self.cards = tuple(cards)
         self._installed = installed or weights_present
         self._named: dict[str, Resolution] = {}
+        self._missing: dict[str, str | None] = {}
         for card in self.cards:
             for name in (card.id, *card.aliases):
                 self._name(name, Resolution(card))
             for name, message in card.deprecated.items():
                 self._name(name, Resolution(card, message))
+        self.refresh()
 
     @classmethod
     def load(cls, models_dir: Path | None = None, installed: Callable[[Card], bool] | None = None) -> Catalog:
@@ -169,8 +171,15 @@ class Catalog:
                 return card
         raise UnknownModel(f"No {task} model can run on this machine.", field="model")
 
+    def refresh(self) -> None:
+        """Look again at what is on this machine. Reads the disk: call it from a thread once the server runs."""
+        self._missing = {card.id: self._look_for(card) for card in self.cards}
+
     def missing(self, card: Card) -> str | None:
-        """Why this card cannot run here and how to change that; None when it can."""
+        """Why this card cannot run here, as of the last look, and how to change that; None when it can."""
+        return self._missing[card.id]
+
+    def _look_for(self, card: Card) -> str | None:
         absent = [package for package in card.requires if not _importable(package)]
         if absent:
             extra = f"'sonoreel[{card.extra}]'" if card.extra else " ".join(absent)

@@ -93,7 +93,8 @@ class Fleet:
         """
         if self._blame and self._blame.is_poison(fingerprint(self.card.id, request), self._clocks.now()):
             raise PoisonedRequest("This request has made its worker fail twice; it is not tried again for now.")
-        await self.provide()
+        if all(len(worker.runs) >= self.card.concurrency for worker in self.loaded):
+            await self.provide()
         worker = min(self.loaded, key=lambda worker: len(worker.runs))
         if worker.runs and len(self.workers) < self.card.replicas:
             self._begin_start()  # for the next one: this request does not wait while somebody can take it

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeAlias, cast
 
 from models.catalog import Card
@@ -58,6 +59,8 @@ logger = logging.getLogger("sonoreel.worker")
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress messages of one run; engines may call `on_step` far more often."""
+
+MAX_THREADS = 1024
 
 Send: TypeAlias = Callable[[FromWorker], None]
 
@@ -165,12 +168,11 @@ class Worker:
         self._engine: object = None
         self._running: dict[int, Running] = {}
         self._running_lock = threading.Lock()
+        # Bounds nothing, the server's leases do that; it spares a request the making of a thread.
+        self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="run")
 
     def serve(self) -> NoReturn:
-        """Load, then work until the server is gone.
-
-        Loads in the main thread: some engines insist.
-        """
+        """Load, then work until the server is gone. Loads in the main thread: some engines insist."""
         messages = self._messages()
         first = next(messages, None)
         if not isinstance(first, Load):
@@ -198,8 +200,9 @@ class Worker:
         try:
             for message in messages:
                 self._receive(message)
-        finally:
-            _exit(0)  # the server is gone, and requests may be deep in native code: nothing is worth waiting for
+        except Exception:  # whatever it is, a worker that cannot hear the server must not live on
+            logger.exception("the connection to the server broke")
+        _exit(0)
 
     def _receive(self, message: ToWorker) -> None:
         match message:
@@ -207,7 +210,7 @@ class Worker:
                 running = Running(message, self._send)
                 with self._running_lock:
                     self._running[message.id] = running
-                threading.Thread(target=self._execute, args=(running,), name=f"run-{message.id}", daemon=True).start()
+                self._threads.submit(self._execute, running)
             case Feed() | FeedEnd() | Credit() | Cancel():
                 with self._running_lock:
                     known = self._running.get(message.id)
@@ -239,8 +242,7 @@ class Worker:
 
 
 def describe(error: BaseException, otherwise: str) -> tuple[str, str, str | None]:
-    """An error as (kind, message, field) of models.errors. `otherwise` is the message for errors of other
-    makes.
+    """An error as (kind, message, field) of models.errors; `otherwise` is the message for any other make of error.
 
     Out of memory is told by the class's name, so that torch need not be imported to know its exception.
     """

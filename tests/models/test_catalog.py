@@ -94,6 +94,16 @@ def test_auto_prefers_a_real_model_once_its_weights_are_here(tmp_path: Path) -> 
     assert user_catalog(tmp_path, KOKORO, weights=True).auto("speech").id == "hexgrad/Kokoro-82M"
 
 
+def test_weights_that_arrive_later_are_seen_at_the_next_look(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    catalog = Catalog([speech_card("k", weights=str(weights))])
+    weights.mkdir()
+    with pytest.raises(WeightsMissing):
+        catalog.find("k", "speech")
+    catalog.refresh()
+    assert catalog.find("k", "speech").card.id == "k"
+
+
 def test_auto_without_any_candidate() -> None:
     with pytest.raises(UnknownModel, match="No speech model can run"):
         Catalog([]).auto("speech")

@@ -562,3 +562,10 @@ async def test_one_task_may_iterate_while_another_feeds() -> None:
             *_, last = [item async for item in run]
         assert isinstance(last, SegmentResult)
         assert last.segment.text == str(30 * FEED_AHEAD)
+
+
+async def test_the_embedded_voice_speaks_under_every_name_its_card_promises() -> None:
+    card = Catalog.load().find("espeak-ng", "speech").card
+    async with pool_of(card) as pool:
+        offered = {voice.id for voice in await pool.voices(card)}
+    assert {card.default_voice, *card.openai_voices.values()} <= offered
