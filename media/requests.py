@@ -53,11 +53,12 @@ class RequestMiddleware:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.request(route, scope["method"], answer.status, answer.seconds)
         logger.info(
-            "%s %s %d",
+            "%s %s %d %.3f s %s",
             scope.get("method", "WS"),
             scope["path"],
             answer.status,
-            extra={"request_id": request_id, "seconds": round(answer.seconds, 4)},
+            answer.seconds,
+            request_id,
         )
 
 

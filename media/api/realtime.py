@@ -48,7 +48,7 @@ async def realtime_socket(websocket: WebSocket) -> None:
             dialect = _dialect(name or "openai", session_id, "", ListeningSettings())
             await socket.end(dialect.ended(error), dialect.close_code(error))
             return
-        dialect = _dialect(name, session_id, query.get("model") or card.id, settings)
+        dialect = _dialect(name, session_id, card.id, settings)
         await socket.send(dialect.created())
         if isinstance(dialect, OpenAIRealtime):
             settings = dialect.settings
@@ -125,6 +125,7 @@ class _Conversation:
             case realtime.Configure(settings, model):
                 if model is not None:
                     self._live.card = self._services.card(model, "transcription")
+                    self._dialect.resolved(self._live.card.id)
                 self._live.configure(settings)
             case realtime.Answer(frame):
                 self._answers.append(frame)

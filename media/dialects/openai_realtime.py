@@ -163,6 +163,10 @@ class OpenAIRealtime:
     def created(self) -> Frame:
         return {"type": "session.created", "event_id": _event_id(), "session": self._session()}
 
+    def resolved(self, model: str) -> None:
+        if self._input["transcription"] is not None:
+            self._input["transcription"]["model"] = model
+
     def read(self, frame: str, now: float) -> Action:
         head = _head(frame)
         if head.type in CONVERSATION_ONLY:

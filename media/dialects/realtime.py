@@ -57,6 +57,10 @@ class RealtimeDialect(Protocol):
         """The first frame of a session."""
         ...
 
+    def resolved(self, model: str) -> None:
+        """The model the session really uses: what `auto` or an alias stands for."""
+        ...
+
     def read(self, frame: str, now: float) -> Action:
         """One client frame; `now` is wall-clock seconds. Raises: ApiError."""
         ...

@@ -158,6 +158,9 @@ class TogetherRealtime:
             },
         }
 
+    def resolved(self, model: str) -> None:
+        self._model = model
+
     def read(self, frame: str, now: float) -> Action:
         match decode_frame(_decoder, frame):
             case AppendFrame(audio):
