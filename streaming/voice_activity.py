@@ -119,9 +119,7 @@ class SileroVoiceActivity:
                 results[index][step] = probability
         return results
 
-    def over(
-        self, samples: Samples, stream: VoiceActivityState | None = None, *, last: bool | None = None
-    ) -> Samples:
+    def over(self, samples: Samples, stream: VoiceActivityState | None = None, *, last: bool | None = None) -> Samples:
         """Probabilities of the windows of a block, shape (n,).
 
         With a `stream`, its next block, of any length; `last` says that no other follows. Without one, the

@@ -70,9 +70,7 @@ def test_a_conversation_is_covered(silero: SileroVoiceActivity, shared_audio: Pa
         speech[round(start * 100) : round((start + length) * 100)] = True
     found = np.zeros_like(speech)
     detection = TurnDetection(threshold=0.3, silence_duration=0.3)
-    for start, end in seconds(
-        find_turns(silero.over(read_wav(shared_audio / "two-speakers.wav")), detection)
-    ):
+    for start, end in seconds(find_turns(silero.over(read_wav(shared_audio / "two-speakers.wav")), detection)):
         found[round(start * 100) : round(end * 100)] = True
     assert found[speech].mean() > 0.97
     # Before the first word there are six seconds in which nobody speaks.
@@ -106,9 +104,7 @@ def test_state_carried_over_any_blocks_equals_one_block(cuts: list[int]) -> None
     stream = VoiceActivityState()
     edges = [0, *sorted(cuts), len(spoken)]
     blocks = [spoken[start:end] for start, end in zip(edges, edges[1:], strict=False)]
-    found = [silero.over(block, stream) for block in blocks[:-1]] + [
-        silero.over(blocks[-1], stream, last=True)
-    ]
+    found = [silero.over(block, stream) for block in blocks[:-1]] + [silero.over(blocks[-1], stream, last=True)]
     np.testing.assert_allclose(np.concatenate(found), WHOLE, atol=1e-5)
 
 
@@ -202,9 +198,7 @@ def test_events_come_as_soon_as_they_are_known() -> None:
 
 def test_three_of_four_windows_are_speech() -> None:
     assert run(TurnDetector(PLAIN), *[(0.9, 2), (0.0, 2)] * 5) == []
-    assert run(TurnDetector(PLAIN), (0.0, 2), (0.9, 2), (0.0, 1), (0.9, 1)) == [
-        SpeechStarted(samples(2), samples(2))
-    ]
+    assert run(TurnDetector(PLAIN), (0.0, 2), (0.9, 2), (0.0, 1), (0.9, 1)) == [SpeechStarted(samples(2), samples(2))]
 
 
 def test_short_noises_are_no_turn() -> None:
@@ -330,9 +324,7 @@ def test_settings_change_within_a_turn() -> None:
 
 def test_the_recordings_end_ends_a_turn() -> None:
     probabilities = [0.0] * 10 + [0.9] * 10
-    assert list(find_turns(probabilities, PLAIN, total_samples=samples(19) + 7)) == [
-        (samples(10), samples(19) + 7)
-    ]
+    assert list(find_turns(probabilities, PLAIN, total_samples=samples(19) + 7)) == [(samples(10), samples(19) + 7)]
     assert list(find_turns([*probabilities, 0.0, 0.0], PLAIN)) == [(samples(10), samples(20))]
     assert list(find_turns([], PLAIN)) == []
 
