@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from media.access import AccessMiddleware
 from media.api import health, models, realtime, speech, speech_websocket, transcriptions, voices
 from media.errors import TABLE, ApiError, handle_error
+from media.live import VoiceActivityLane
 from media.openapi import document
 from media.requests import RequestMiddleware
 from media.services import Services
@@ -28,8 +29,6 @@ from models.catalog import Catalog
 from models.errors import EngineError
 from models.pool import Pool
 from streaming.voice_activity import SileroVoiceActivity
-
-from media.live import VoiceActivityLane  # isort: skip
 
 logger = logging.getLogger("sonoreel")
 STUDIO = Path(__file__).with_name("studio")
@@ -53,8 +52,8 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         lane = VoiceActivityLane(SileroVoiceActivity())
-        budget = settings.memory_budget_mb or None
-        async with Pool(services.catalog, memory_budget_mb=budget) as pool, anyio.create_task_group() as tasks:
+        pool = Pool(services.catalog, memory_budget_mb=settings.memory_budget)
+        async with pool, anyio.create_task_group() as tasks:
             services.start(pool, lane)
             tasks.start_soon(lane.run)
             tasks.start_soon(_warm, services)

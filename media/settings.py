@@ -73,6 +73,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def on_loopback(self) -> bool:
         return self.host in LOOPBACK_HOSTS
 
+    @property
+    def memory_budget(self) -> int:
+        """Megabytes for loaded models: the setting, or three quarters of this machine's memory."""
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return self.memory_budget_mb or physical * 3 // 4 // 1_000_000
+
     def checked(self) -> Settings:
         """Refuse what would not be safe.
 
