@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from media.app import create_app
@@ -87,13 +88,19 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Run the server until it is told to stop. Raises: SystemExit when it cannot start."""
+    app = create_app(settings)
+    run(app, app.state.services)
+
+
+def run(app: ASGIApp, services: Services) -> None:
+    """Serve this application, which works with these services, as `serve` does."""
+    settings = services.settings
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # uvicorn logs the whole query of a WebSocket, which may hold a key; the request middleware logs paths.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket" not in str(record.msg))
-    app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -108,7 +115,7 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    server = Server(config, app.state.services)
+    server = Server(config, services)
     server.run()
     if not server.started:
         raise SystemExit(3)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +22,16 @@ ROOT = Path(__file__).parents[2]
 class ServerProcess:
     """One server process. `log` is everything it has written to stderr so far."""
 
-    def __init__(self, data_dir: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, data_dir: Path, environ: Mapping[str, str], command: Sequence[str] = ("media.cli", "serve")
+    ) -> None:
         self.log: list[str] = []
         self._url = ""
         self._listening = threading.Event()
         settings = {"SONOREEL_PORT": "0", "SONOREEL_DATA_DIR": str(data_dir), **environ}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SONOREEL_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "media.cli", "serve"],
+            [sys.executable, "-m", *command],
             env=inherited | settings,
             cwd=ROOT,
             stderr=subprocess.PIPE,
