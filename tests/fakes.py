@@ -15,6 +15,7 @@ A request's text (or a listening request's prompt) is a verb and its argument:
     invalid        raises InvalidInput for the field "voice"
     kill           yields one chunk, then kills its own process with SIGKILL
     exit           yields one chunk, then exits its own process with status 3
+    garbage        yields one chunk, then writes bytes that are no message to the server, and waits for ever
     wrong          yields a chunk that is not float32
     echo           (listening) says how many samples each block had, then one settled segment with their sum
     deaf           (listening) never takes audio
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +115,10 @@ def misbehave(verb: str, arguments: list[str], on_step: OnStep) -> None:
             raise ValueError("something secret about the text")
         case "cuda":
             raise OutOfMemoryError("CUDA out of memory")
+        case "garbage":
+            server = int(sys.argv[sys.argv.index("--fd") + 1])
+            os.write(server, b"\xff" * 8)
+            threading.Event().wait()
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "exit":
