@@ -18,7 +18,7 @@ import msgspec
 
 from models.errors import UnknownModel, WeightsMissing
 
-Task: TypeAlias = Literal["speech", "transcription"]
+Task: TypeAlias = Literal["speech", "transcription", "diarization"]
 
 AUTO = "auto"
 """The name that means: the best model of the task that can run on this machine."""

@@ -8,13 +8,13 @@ a process line as msgpack, so they are frozen and hold only plain values, numpy 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streaming.transcript import Hypothesis, Segment
+from streaming.transcript import Hypothesis, Segment, SpeakerTurn
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 """Mono float32 samples in -1..1, shape (n,)."""
@@ -57,14 +57,51 @@ class SpeechChunk(msgspec.Struct, frozen=True, tag="speech_chunk"):
     words: tuple[WordTiming, ...] = ()
 
 
-class TranscriptionRequest(msgspec.Struct, frozen=True, tag="transcription"):
-    """A whole recording to transcribe: a file on this machine, in any container libav reads."""
+class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True, tag="transcription"):
+    """A whole recording to transcribe, in any container libav reads.
+
+    `path` is a file on this machine, or a spool that is still growing (`models.spool`). `task` "translate" means into
+    English. An empty `language` asks for detection. `temperature` 0 falls back to higher ones when the text looks bad.
+    `split_channels` transcribes every channel by itself. `pcm_path` asks for a copy of the decoded audio there, as a
+    spool of 16 kHz mono s16le, for a diarizer that runs beside.
+    """
 
     path: str
+    task: Literal["transcribe", "translate"] = "transcribe"
     language: str = ""
     prompt: str = ""
     temperature: float = 0.0
     word_timestamps: bool = False
+    split_channels: bool = False
+    pcm_path: str = ""
+
+
+class KnownSpeaker(msgspec.Struct, frozen=True):
+    """A name and a clip (a media file) of that person's voice alone."""
+
+    name: str
+    path: str
+
+
+class DiarizationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="diarization"):
+    """Who speaks when, in a spool of 16 kHz mono s16le (`TranscriptionRequest.pcm_path`).
+
+    Counts of 0 mean unknown. A speaker who sounds like a known one gets that name; others SPEAKER_00, SPEAKER_01, ... in
+    order of appearance.
+    """
+
+    pcm_path: str
+    num_speakers: int = 0
+    min_speakers: int = 0
+    max_speakers: int = 0
+    known_speakers: tuple[KnownSpeaker, ...] = ()
+
+
+class DiarizationResult(msgspec.Struct, frozen=True, tag="diarization_result"):
+    """`turns` may overlap; `exclusive` never do, and are the ones to assign words by. Both are in order of start."""
+
+    turns: tuple[SpeakerTurn, ...]
+    exclusive: tuple[SpeakerTurn, ...]
 
 
 class ListenRequest(msgspec.Struct, frozen=True, tag="listen"):
@@ -93,8 +130,8 @@ class MediaInfo(msgspec.Struct, frozen=True, tag="media_info"):
     language: str
 
 
-EngineRequest: TypeAlias = SpeechRequest | TranscriptionRequest | ListenRequest
-EngineResult: TypeAlias = SpeechChunk | HypothesisUpdate | SegmentResult | MediaInfo
+EngineRequest: TypeAlias = SpeechRequest | TranscriptionRequest | ListenRequest | DiarizationRequest
+EngineResult: TypeAlias = SpeechChunk | HypothesisUpdate | SegmentResult | MediaInfo | DiarizationResult
 
 
 class SpeechSynthesizer(Protocol):
@@ -130,4 +167,15 @@ class LiveTranscriber(Protocol):
         self, request: ListenRequest, audio: Iterator[Samples], on_step: OnStep
     ) -> Iterator[HypothesisUpdate | SegmentResult]:
         """Read 16 kHz blocks until `audio` ends; yield hypotheses meanwhile and one SegmentResult at the end."""
+        ...
+
+
+class Diarizer(Protocol):
+    """Tells who speaks when."""
+
+    def diarize(self, request: DiarizationRequest, on_step: OnStep) -> Iterator[DiarizationResult]:
+        """Yield exactly one result; `on_step(seconds done, seconds total)`.
+
+        Raises: InvalidInput for impossible counts or a reference clip without speech; Cancelled from `on_step`.
+        """
         ...

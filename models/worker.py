@@ -24,6 +24,8 @@ from typing import Any, NoReturn, TypeAlias, cast
 from models.catalog import Card
 from models.errors import Cancelled, EngineError
 from models.interfaces import (
+    DiarizationRequest,
+    Diarizer,
     EngineResult,
     ListenRequest,
     LiveTranscriber,
@@ -113,6 +115,8 @@ class Running:
                 return cast("SpeechSynthesizer", engine).synthesize(request, self._on_step)
             case TranscriptionRequest() as request:
                 return cast("Transcriber", engine).transcribe(request, self._on_step)
+            case DiarizationRequest() as request:
+                return cast("Diarizer", engine).diarize(request, self._on_step)
             case ListenRequest() as request:
                 return cast("LiveTranscriber", engine).listen(request, self._audio(), self._on_step)
 

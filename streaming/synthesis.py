@@ -35,7 +35,7 @@ HELD_SECONDS_LIMIT = 20.0
 """Seconds of finished audio a context may hold back before its engine has to wait."""
 HELD_BYTES_LIMIT = 8 * 1024 * 1024
 """The same in bytes, for contexts without pacing whose client reads slowly."""
-PENDING_TEXT_LIMIT = 1_000_000
+PENDING_TEXT_LIMIT = 200_000
 """Characters a context may have waiting to be spoken."""
 
 
@@ -224,7 +224,7 @@ class _Context:
 
     @property
     def idle(self) -> bool:
-        return not (self.items or self.held or self.speaking or len(self.text))
+        return not (self.items or self.held or self.speaking or self.text)
 
 
 class SynthesisSession:

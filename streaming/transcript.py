@@ -13,6 +13,30 @@ class Word:
     start: float
     end: float
     probability: float | None = None
+    speaker: str | None = None
+    overlapped: bool = False
+    """Somebody else speaks during at least half of the word."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentScores:
+    """What a Whisper-like model thinks of its own text. `seek` is the position of its window in 10 ms frames."""
+
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    tokens: tuple[int, ...] = ()
+    seek: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerTurn:
+    """Somebody speaks from `start` to `end`, in seconds of the recording."""
+
+    speaker: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +48,8 @@ class Segment:
     end: float
     words: tuple[Word, ...] = ()
     language: str = ""
+    scores: SegmentScores | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from media.openapi import Operation
 from media.services import services_of
 from models.catalog import Card
 
-TOGETHER_TYPES = {"speech": "audio", "transcription": "transcribe"}
+TOGETHER_TYPES = {"speech": "audio", "transcription": "transcribe", "diarization": "transcribe"}
 
 
 class Pricing(Struct):

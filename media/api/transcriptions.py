@@ -69,7 +69,7 @@ async def transcriptions(request: Request) -> Response:
 
 async def _transcribe(services: Services, card: Card, path: Path, options: TranscriptionForm) -> Transcript:
     engine_request = TranscriptionRequest(
-        str(path),
+        path=str(path),
         language="" if options.language == "auto" else options.language,
         prompt=options.prompt,
         temperature=options.temperature,

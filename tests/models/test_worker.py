@@ -188,7 +188,7 @@ def test_what_the_engine_raises_becomes_one_of_our_errors(
 
 
 def test_a_request_of_another_task_fails_alone(line: Line, run: Callable[[EngineRequest], int]) -> None:
-    id = run(TranscriptionRequest("recording.wav"))
+    id = run(TranscriptionRequest(path="recording.wav"))
     assert line.until_end(id) == [Failed(id, "EngineFailed", "The engine failed.", None)]
 
 
