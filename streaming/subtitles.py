@@ -1,7 +1,7 @@
 """SubRip and WebVTT from segments, in cues that fit a screen.
 
-With word times a cue holds at most two lines of 42 characters and seven seconds, breaks at the end of a sentence or where
-the speaker changes, and shows no gap of silence longer than a second and a half (the limits of common subtitling
+With word times a cue holds at most two lines of 42 characters and seven seconds, breaks at the end of a sentence or
+where the speaker changes, and bridges no silence longer than a second and a half (the limits of common subtitling
 guidelines, e.g. Netflix's timed text style guide). Without word times a segment is one cue, wrapped.
 """
 
