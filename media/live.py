@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from media.errors import unwrap
@@ -145,6 +146,9 @@ class LiveSpeech(_Tasks):
             self._metrics.spoken(card.id, len(chunk.samples) / chunk.sample_rate)
             self.session.audio(ticket, chunk.samples, chunk.sample_rate, chunk.words, now)
             self.wake()
+            # Chunks that are already here do not wait, and coding one takes a millisecond: the first has to leave
+            # before the next is coded, and other sessions come in between.
+            await anyio.lowlevel.checkpoint()
             while not self.session.wants_audio(ticket):
                 self._room = anyio.Event()
                 await self._room.wait()
