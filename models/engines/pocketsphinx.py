@@ -3,10 +3,14 @@
 It writes lower case without punctuation and loses words outside its dictionary. A turn, live or from a file, goes
 the same way through the decoder in blocks of 100 ms, so both give the same words.
 
-What decides how well it hears: PocketSphinx carries the cepstral mean from one utterance to the next; here every
-utterance starts from `CEPSTRAL_MEAN`, so that nothing of one user's voice reaches another's result. Digital silence,
-which its acoustic model has never met, is filled with the faintest noise (`DITHER`). Its second, flat-lexicon pass is
-off: it took half a second at the end of a long turn and made recordings no better.
+What decides how well it hears is what surrounds the decoder:
+
+- The cepstral mean. PocketSphinx holds it still for eight seconds and carries it, and the noise it learnt to subtract,
+  from one utterance to the next. Here every utterance starts from `CEPSTRAL_MEAN`, which counts as much as
+  `MEAN_WEIGHT` frames, and follows its own mean from there (MAP estimate); nothing of one user's voice reaches another.
+- Digital silence, which its acoustic model has never met, is filled with the faintest noise (`DITHER`).
+- Quiet speech is raised to `LEVEL`, measured on the turn's first moments.
+- Its second, flat-lexicon pass is off: it took half a second at the end of a long turn and made nothing better.
 """
 
 from __future__ import annotations
@@ -50,8 +54,14 @@ BLOCK = 1_600
 FRAMES_PER_SECOND = 100
 CEPSTRAL_MEAN = "52,4.6,-10.8,16.9,-11.4,2.1,-6.5,-3.8,3.3,-1.8,3.4,-0.4,-1"
 """Lies between the means of real recordings and of synthetic speech."""
+MEAN_WEIGHT = 30
 DITHER = 8 / 32768
 """Standard deviation of the added noise: -72 dBFS."""
+LEVEL = 3500 / 32768
+"""Root mean square that the loudest block of a turn is raised to; louder speech stays as it is."""
+MOST_GAIN = 16.0
+LEVEL_BLOCKS = 6
+"""Blocks of a turn that are heard before the first of them is decoded, so that the gain fits its onset."""
 TURNS = TurnDetection()
 
 _VARIANT = re.compile(r"\(\d+\)$")
@@ -64,21 +74,43 @@ class _Utterance:
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
         self._noise = np.random.default_rng(0)  # seeded: the same audio gives the same words
+        self._waiting: list[Samples] = []
+        self._loudest = 1e-6
+        self._started = False
         self._open = True
+        decoder.reinit_feat()  # forgets the noise that another utterance had
         decoder.start_utt()
-        decoder.set_cmn(CEPSTRAL_MEAN)
+        self._mean = _RunningMean(decoder)
 
     def hear(self, block: Samples) -> None:
         """Take the next samples, at most `BLOCK` of them."""
-        noise = self._noise.standard_normal(len(block), np.float32) * np.float32(DITHER)
-        if len(block):  # the binding rejects an empty buffer
-            self._decoder.process_raw(encode_pcm(block + noise, PcmEncoding.S16LE))
+        if not len(block):  # the binding rejects an empty buffer
+            return
+        self._waiting.append(block)
+        self._loudest = max(self._loudest, float(np.sqrt(np.mean(np.square(block)))))
+        if self._started or len(self._waiting) == LEVEL_BLOCKS:
+            self._decode()
+
+    def _decode(self) -> None:
+        self._started = True
+        gain = np.float32(min(max(LEVEL / self._loudest, 1.0), MOST_GAIN))
+        for block in self._waiting:
+            noise = self._noise.standard_normal(len(block), np.float32) * np.float32(DITHER)
+            self._decoder.process_raw(encode_pcm(block * gain + noise, PcmEncoding.S16LE))
+            self._mean.follow()
+        self._waiting.clear()
 
     def finish(self) -> None:
         """No more audio: let the decoder make up its mind. May be called twice."""
         if self._open:
             self._open = False
+            self._decode()
             self._decoder.end_utt()
+
+    def abandon(self) -> None:
+        """Nobody wants to know any more: leave the decoder ready for the next utterance."""
+        self._waiting.clear()
+        self.finish()
 
     def words(self, offset: float = 0.0) -> tuple[Word, ...]:
         """What it believes so far; `offset` is the time of the first sample. Sure of itself only once finished."""
@@ -91,6 +123,31 @@ class _Utterance:
             probability = None if self._open else min(max(float(part.prob), 0.0), 1.0)
             found.append(Word(_VARIANT.sub("", part.word).lower(), start, end, probability))
         return tuple(found)
+
+
+class _RunningMean:
+    """The cepstral mean of one utterance, and the decoder's idea of it kept up to date."""
+
+    _OWN_WEIGHT = 500
+    """Frames that a mean which was set counts for in PocketSphinx (`CMN_WIN` in its cmn.h)."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._prior = self._mean = np.array([float(value) for value in CEPSTRAL_MEAN.split(",")])
+        self._sum = np.zeros_like(self._prior)
+        self._frames = 0
+        decoder.set_cmn(CEPSTRAL_MEAN)
+
+    def follow(self) -> None:
+        """After audio: what its new frames add to the decoder's mean tells their sum."""
+        new = self._decoder.n_frames() - self._frames
+        if new <= 0:
+            return
+        mixed = np.array([float(value) for value in self._decoder.get_cmn(True).split(",")])
+        self._sum += mixed * (self._OWN_WEIGHT + new) - self._mean * self._OWN_WEIGHT
+        self._frames += new
+        self._mean = (self._prior * MEAN_WEIGHT + self._sum) / (MEAN_WEIGHT + self._frames)
+        self._decoder.set_cmn(",".join(f"{value:.4f}" for value in self._mean))
 
 
 class PocketSphinxTranscriber:
@@ -185,7 +242,7 @@ class PocketSphinxTranscriber:
         try:
             yield utterance
         finally:
-            utterance.finish()
+            utterance.abandon()
             with self._lock:
                 if len(self._idle) < self._most_idle:
                     self._idle.append(decoder)
