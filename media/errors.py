@@ -108,7 +108,7 @@ def describe(error: BaseException) -> ErrorDetail:
         return ErrorDetail(error.message, error.kind, error.param, error.code)
     found = meaning(error)
     if isinstance(error, engine.EngineError):
-        return ErrorDetail(error.message, found.kind, error.field, found.code)
+        return ErrorDetail(error.message, found.kind, error.field, error.code or found.code)
     if isinstance(error, UndecodableAudio):
         return ErrorDetail(str(error), found.kind, "file", found.code)
     return ErrorDetail("the server failed on this request; its log has the details", found.kind, None, found.code)

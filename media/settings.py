@@ -53,6 +53,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_upload_mb: Annotated[int, Meta(ge=1, description="largest file a transcription request may upload, in MB")] = (
         512
     )
+    fetch_seconds: Annotated[float, Meta(gt=0, description="how long pulling a recording by URL may take")] = 600.0
+    fetch_allowed_hosts: Annotated[
+        tuple[str, ...], Meta(description="comma-separated hosts that URLs may name although they are not public")
+    ] = ()
     max_input_chars: Annotated[int, Meta(ge=1, description="longest text one speech request may hold")] = 100_000
     max_live_sessions: Annotated[
         int, Meta(ge=1, description="WebSocket sessions open at once before new ones get 503")

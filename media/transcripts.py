@@ -1,4 +1,4 @@
-"""A whole recording written down: put together from a run, answered in OpenAI's shapes."""
+"""A whole transcript, and every shape it is answered in: OpenAI's, Together's, and subtitles."""
 
 from __future__ import annotations
 
@@ -8,22 +8,157 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from models.interfaces import EngineResult, MediaInfo, SegmentResult
-from streaming.transcript import Segment
+from streaming.speakers import Utterance, utterances
+from streaming.subtitles import srt, vtt
+from streaming.transcript import Segment, Word
 
-ResponseFormat: TypeAlias = Literal["json", "text", "verbose_json"]
+ResponseFormat: TypeAlias = Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"]
+MEDIA_TYPES: dict[str, str] = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+"""Of the formats that are not JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Everything one answer needs. `duration` is the recording's, in seconds."""
+    """Everything one answer needs. `duration` is the recording's, in seconds; words have speakers if `diarized`."""
 
     duration: float
     language: str
     segments: tuple[Segment, ...]
+    task: Literal["transcribe", "translate"] = "transcribe"
+    diarized: bool = False
 
     @property
     def text(self) -> str:
-        return " ".join(segment.text for segment in self.segments)
+        return " ".join(text for segment in self.segments if (text := segment.text.strip()))
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for segment in self.segments for word in segment.words]
+
+    @property
+    def utterances(self) -> list[Utterance]:
+        return list(utterances(self.words))
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        return {"type": "duration", "seconds": math.ceil(self.duration)}
+
+
+def written(transcript: Transcript, response_format: ResponseFormat, *, words: bool) -> str | dict[str, Any]:
+    """The answer: text for `text`, `srt` and `vtt`, a JSON body for the others, with `words` if asked."""
+    match response_format:
+        case "text":
+            return transcript.text + "\n"
+        case "srt":
+            return "".join(srt(transcript.segments))
+        case "vtt":
+            return "".join(vtt(transcript.segments))
+        case "diarized_json":
+            return diarized(transcript)
+        case "verbose_json":
+            return verbose(transcript, words=words)
+        case "json":
+            # Together's clients ask for speakers with the default format, and read them from the verbose shape.
+            if transcript.diarized:
+                return verbose(transcript, words=True)
+            return {"text": transcript.text, "usage": transcript.usage}
+
+
+def verbose(transcript: Transcript, *, words: bool) -> dict[str, Any]:
+    """`verbose_json` with the fields of both vendors."""
+    answer: dict[str, Any] = {
+        "task": transcript.task,
+        "language": transcript.language,
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+        "segments": [_segment(index, segment) for index, segment in enumerate(transcript.segments)],
+        "usage": transcript.usage,
+    }
+    if words or transcript.diarized:
+        answer["words"] = [_word(index, word) for index, word in enumerate(transcript.words)]
+    if transcript.diarized:
+        answer["speaker_segments"] = [
+            {
+                "id": index,
+                "speaker_id": each.speaker,
+                "start": round(each.start, 3),
+                "end": round(each.end, 3),
+                "text": each.text,
+                "words": [_word(position, word) for position, word in enumerate(each.words)],
+            }
+            for index, each in enumerate(transcript.utterances)
+        ]
+    return answer
+
+
+def diarized(transcript: Transcript) -> dict[str, Any]:
+    """OpenAI's `diarized_json`: known speakers by name, others A, B, ... in order of appearance."""
+    segments = [diarized_segment(index, each) for index, each in enumerate(lettered(transcript.utterances))]
+    return {
+        "task": transcript.task,
+        "duration": round(transcript.duration, 3),
+        "text": "\n".join(f"{segment['speaker']}: {segment['text']}" for segment in segments),
+        "segments": segments,
+        "usage": transcript.usage,
+    }
+
+
+def diarized_segment(index: int, utterance: Utterance) -> dict[str, Any]:
+    """One segment of `diarized_json`, and of its stream."""
+    return {
+        "type": "transcript.text.segment",
+        "id": f"seg_{index:03}",
+        "start": round(utterance.start, 3),
+        "end": round(utterance.end, 3),
+        "text": utterance.text,
+        "speaker": utterance.speaker,
+    }
+
+
+def lettered(said: list[Utterance]) -> list[Utterance]:
+    """The same utterances with letters for speakers who have no name of their own."""
+    unknown = dict.fromkeys(each.speaker for each in said if each.speaker.startswith("SPEAKER_"))
+    letters = {speaker: _letter(index) for index, speaker in enumerate(unknown)}
+    return [Utterance(letters.get(each.speaker, each.speaker), each.start, each.end, each.words) for each in said]
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index) if index < 26 else f"S{index}"
+
+
+def _segment(index: int, segment: Segment) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "id": index,
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+    }
+    if (scores := segment.scores) is not None:
+        answer |= {
+            "seek": scores.seek,
+            "tokens": list(scores.tokens),
+            "temperature": scores.temperature,
+            "avg_logprob": scores.avg_logprob,
+            "compression_ratio": scores.compression_ratio,
+            "no_speech_prob": scores.no_speech_prob,
+        }
+    if segment.channel is not None:
+        answer["channel"] = segment.channel
+    return answer
+
+
+def _word(index: int, word: Word) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "id": index,
+        "word": word.text,
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+    }
+    if word.speaker is not None:
+        answer["speaker_id"] = word.speaker
+    if word.overlapped:
+        answer["overlap"] = True
+    return answer
 
 
 async def collect(results: AsyncIterable[EngineResult], language: str = "") -> Transcript:
@@ -42,25 +177,7 @@ async def collect(results: AsyncIterable[EngineResult], language: str = "") -> T
 
 
 def body(transcript: Transcript, *, verbose: bool, words: bool) -> dict[str, Any]:
-    """The `json` answer, or the `verbose_json` one, in which `words` asks for every word's times."""
-    usage = {"type": "duration", "seconds": math.ceil(transcript.duration)}
-    if not verbose:
-        return {"text": transcript.text, "usage": usage}
-    answer: dict[str, Any] = {
-        "task": "transcribe",
-        "language": transcript.language,
-        "duration": round(transcript.duration, 3),
-        "text": transcript.text,
-        "segments": [
-            {"id": index, "start": round(segment.start, 3), "end": round(segment.end, 3), "text": segment.text}
-            for index, segment in enumerate(transcript.segments)
-        ],
-        "usage": usage,
-    }
-    if words:
-        said = [word for segment in transcript.segments for word in segment.words]
-        answer["words"] = [
-            {"id": index, "word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
-            for index, word in enumerate(said)
-        ]
+    """The `json` answer, or the `verbose_json` one."""
+    answer = written(transcript, "verbose_json" if verbose else "json", words=words)
+    assert isinstance(answer, dict)  # noqa: S101
     return answer

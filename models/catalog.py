@@ -70,6 +70,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     openai_voices: dict[str, str] = {}
     word_timestamps: bool = False
     live: bool = False
+    translates: bool = False
     max_input_chars: int = 4096
     price_per_million_characters: float | None = None
     price_per_audio_minute: float | None = None

@@ -10,7 +10,7 @@
     │   └── PoisonedRequest this very request already killed its worker twice
     └── Cancelled           somebody asked for the work to stop
 
-Errors cross the process line as (kind, message, field); `revive` turns them back into exceptions.
+Errors cross the process line as (kind, message, field, code); `revive` turns them back into exceptions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ class EngineError(Exception):
 
     retryable = False
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(self, message: str, *, field: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.code = code
+        """A finer name for what is wrong than the class gives, such as `empty_file`."""
 
 
 class UnknownModel(EngineError):
@@ -44,8 +46,10 @@ class AtCapacity(EngineError):
 
     retryable = True
 
-    def __init__(self, message: str, *, field: str | None = None, retry_after: float = 1.0) -> None:
-        super().__init__(message, field=field)
+    def __init__(
+        self, message: str, *, field: str | None = None, code: str | None = None, retry_after: float = 1.0
+    ) -> None:
+        super().__init__(message, field=field, code=code)
         self.retry_after = retry_after
 
 
@@ -79,6 +83,6 @@ KINDS: dict[str, type[EngineError]] = {
 }  # fmt: skip
 
 
-def revive(kind: str, message: str, field: str | None = None) -> EngineError:
+def revive(kind: str, message: str, field: str | None = None, code: str | None = None) -> EngineError:
     """Rebuild an error that came over the process line; an unknown kind becomes `EngineFailed`."""
-    return KINDS.get(kind, EngineFailed)(message, field=field)
+    return KINDS.get(kind, EngineFailed)(message, field=field, code=code)

@@ -86,8 +86,8 @@ class KnownSpeaker(msgspec.Struct, frozen=True):
 class DiarizationRequest(msgspec.Struct, frozen=True, kw_only=True, tag="diarization"):
     """Who speaks when, in a spool of 16 kHz mono s16le (`TranscriptionRequest.pcm_path`).
 
-    Counts of 0 mean unknown. A speaker who sounds like a known one gets that name; others SPEAKER_00, SPEAKER_01, ... in
-    order of appearance.
+    Counts of 0 mean unknown. A speaker who sounds like a known one gets that name; others are called SPEAKER_00,
+    SPEAKER_01, ... in order of appearance.
     """
 
     pcm_path: str

@@ -116,6 +116,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     kind: str
     message: str
     field: str | None = None
+    code: str | None = None
 
 
 ToWorker: TypeAlias = Load | Run | Feed | FeedEnd | Credit | Cancel

@@ -118,8 +118,8 @@ class Run:
                 self.progress = Steps(done, total)
             case Done():
                 self.finish(Cancelled("The request was cancelled.") if self._cancelled else None)
-            case Failed(kind=kind, message=text, field=field):
-                self.finish(revive(kind, text, field))
+            case Failed(kind=kind, message=text, field=field, code=code):
+                self.finish(revive(kind, text, field, code))
 
     def finish(self, error: EngineError | None) -> None:
         """End the run; everybody waiting on it wakes up."""

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeAlias, cast
 
 from models.catalog import Card
-from models.errors import Cancelled, EngineError
+from models.errors import Cancelled, EngineError, EngineFailed, OutOfMemory
 from models.interfaces import (
     DiarizationRequest,
     Diarizer,
@@ -104,8 +104,9 @@ class Running:
         try:
             self._send_results(self._begin(engine))
         except BaseException as error:  # noqa: BLE001 - the server waits for an answer, even to SystemExit
-            kind, message, field = describe(error, "The engine failed.")
-            self._send(Failed(self.id, kind, message, field))
+            failure = as_engine_error(error, "The engine failed.")
+            kind = type(failure).__name__
+            self._send(Failed(self.id, kind, failure.message, failure.field, failure.code))
         else:
             self._send(Done(self.id))
 
@@ -194,8 +195,8 @@ class Worker:
             list_voices = getattr(self._engine, "voices", None)
             voices = tuple(list_voices()) if list_voices is not None else ()
         except BaseException as error:  # noqa: BLE001 - the server waits for an answer, even to SystemExit
-            kind, message, _ = describe(error, f"The engine of {card.id!r} could not be loaded.")
-            self._send(LoadFailed(kind, message))
+            failure = as_engine_error(error, f"The engine of {card.id!r} could not be loaded.")
+            self._send(LoadFailed(type(failure).__name__, failure.message))
             return False
         self._send(Ready(voices, time.monotonic() - began))
         return True
@@ -204,6 +205,8 @@ class Worker:
         try:
             for message in messages:
                 self._receive(message)
+        except ConnectionError:
+            pass  # the server died with something unread
         except Exception:  # whatever it is, a worker that cannot hear the server must not live on
             logger.exception("the connection to the server broke")
         _exit(0)
@@ -245,18 +248,18 @@ class Worker:
             _exit(0)  # the server is gone
 
 
-def describe(error: BaseException, otherwise: str) -> tuple[str, str, str | None]:
-    """An error as (kind, message, field) of models.errors; `otherwise` is the message for any other make of error.
+def as_engine_error(error: BaseException, otherwise: str) -> EngineError:
+    """What the server is told of an error; `otherwise` is the message for one of any other make.
 
     Out of memory is told by the class's name, so that torch need not be imported to know its exception.
     """
     if isinstance(error, EngineError):
-        return type(error).__name__, error.message, error.field
+        return error
     if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "OutOfMemory"):
         logger.error("out of memory", exc_info=error)
-        return "OutOfMemory", "The model ran out of memory.", None
+        return OutOfMemory("The model ran out of memory.")
     logger.error("the engine raised", exc_info=error)
-    return "EngineFailed", otherwise, None
+    return EngineFailed(otherwise)
 
 
 def _exit(status: int) -> NoReturn:

@@ -177,7 +177,7 @@ class PocketSphinxTranscriber:
                     yield SegmentResult(Segment(_text(words), words[0].start, words[-1].end, kept, "en"))
             on_step(duration, duration)
         except UndecodableAudio as error:
-            raise InvalidInput(str(error), field="file") from error
+            raise InvalidInput(str(error), field="file", code=error.code) from error
 
     def listen(
         self, request: ListenRequest, audio: Iterator[Samples], on_step: OnStep

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from models.catalog import Card
+from models.errors import OutOfMemory
 from models.interfaces import (
     EngineRequest,
     HypothesisUpdate,
@@ -46,7 +47,7 @@ from models.messages import (
     decode_from_worker,
     encode_frame,
 )
-from models.worker import Running, describe
+from models.worker import Running, as_engine_error
 
 ROOT = Path(__file__).parents[2]
 
@@ -267,5 +268,5 @@ def test_out_of_memory_is_known_by_name() -> None:
     class OutOfMemoryError(RuntimeError):
         pass
 
-    assert describe(OutOfMemoryError(), "other")[0] == "OutOfMemory"
-    assert describe(SystemExit(), "other") == ("EngineFailed", "other", None)
+    assert isinstance(as_engine_error(OutOfMemoryError(), "other"), OutOfMemory)
+    assert as_engine_error(SystemExit(), "other").message == "other"

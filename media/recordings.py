@@ -1,0 +1,108 @@
+"""The recording a request brings, as a spool: an upload, or a URL; with the rest of its form read beside it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+
+from media.errors import ApiError
+from media.fetch import Fetcher
+from media.uploads import MEGABYTE, Form
+from models.spool import SpoolWriter, remove_spool
+
+MAX_REFERENCE_BYTES = 8 * MEGABYTE
+
+
+class Recording:
+    """A recording on its way: `path` may be opened as a spool once `begun` is set."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begun = anyio.Event()
+        self.bytes = 0
+
+
+def spool_path(directory: Path, prefix: str) -> Path:
+    """A name in the spool directory that nothing has yet."""
+    return Path(tempfile.mktemp(prefix=f"{prefix}-", dir=directory))  # noqa: S306 - spools are opened exclusively
+
+
+def recording_url(form: Form) -> str | None:
+    """The URL in a text field `file`. Raises: ApiError 400 when there is neither a file nor a URL."""
+    if "file" in form.files:
+        return None
+    text = next(iter(form.getlist("file")), "").strip()
+    if text.startswith(("http://", "https://")):
+        return text
+    if text:
+        message = "file must be an uploaded file or an http(s) URL"
+    else:
+        message = "file is missing: send the recording as a multipart form field named file, or its URL"
+    raise ApiError(400, "missing_required_parameter", message, param="file")
+
+
+async def pull(fetcher: Fetcher, url: str, recording: Recording) -> None:
+    """Pull a URL into the recording's spool. Raises: ApiError 400 or 413."""
+    async with fetcher.open(url, "file") as body:
+        writer = await anyio.to_thread.run_sync(SpoolWriter, recording.path)
+        try:
+            async for chunk in body:
+                await anyio.to_thread.run_sync(writer.write, chunk)
+                recording.bytes += len(chunk)
+                recording.begun.set()
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.finish()
+        recording.begun.set()
+
+
+async def read_on(form: Form, request: Request) -> None:
+    """Read the form to its end. A client that leaves takes its request with it."""
+    try:
+        await form.read(request)
+    except ClientDisconnect:
+        raise ApiError(499, "client_disconnected", "the client left in the middle of its upload") from None
+
+
+@asynccontextmanager
+async def reference_clips(references: list[str], directory: Path) -> AsyncIterator[list[Path]]:
+    """Clips given as data URLs, as files. Raises: ApiError 400 naming the field."""
+    paths: list[Path] = []
+    try:
+        for reference in references:
+            clip = _decode_data_url(reference)
+            path = spool_path(directory, "clip")
+            await anyio.to_thread.run_sync(_write, path, clip)
+            paths.append(path)
+        yield paths
+    finally:
+        for path in paths:
+            remove_spool(path)
+
+
+def _decode_data_url(text: str) -> bytes:
+    header, comma, data = text.partition(",")
+    try:
+        if not (comma and header.startswith("data:") and header.endswith(";base64")):
+            raise ValueError
+        clip = base64.b64decode(data, validate=True)
+    except (ValueError, binascii.Error):
+        message = "a speaker reference must be a data URL: data:audio/wav;base64,..."
+        raise ApiError(400, "invalid_value", message, param="known_speaker_references") from None
+    if len(clip) > MAX_REFERENCE_BYTES:
+        message = f"a speaker reference may hold at most {MAX_REFERENCE_BYTES // MEGABYTE} MB"
+        raise ApiError(413, "file_too_large", message, param="known_speaker_references")
+    return clip
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
