@@ -222,14 +222,14 @@ class _AudioWindow:
 
     def slice(self, start: int, end: int) -> npt.NDArray[np.float32]:
         start = max(start, self.start)
-        parts: list[npt.NDArray[np.float32]] = []
-        position = self.start
-        for block in self._blocks:
-            if position >= end:
+        parts: deque[npt.NDArray[np.float32]] = deque()
+        position = self.end
+        for block in reversed(self._blocks):  # what is wanted is nearly always among the newest
+            if position <= start:
                 break
-            if position + len(block) > start:
-                parts.append(block[max(0, start - position) : end - position])
-            position += len(block)
+            position -= len(block)
+            if position < end:
+                parts.appendleft(block[max(0, start - position) : end - position])
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def forget(self, before: int) -> None:
