@@ -103,14 +103,13 @@ class SpoolReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        while True:
-            growing = is_growing(self._path)  # before the read: what arrives in between is seen in the next round
-            count = self._file.readinto(buffer) or 0
-            if count or not growing:
-                if not count and not self._path.exists():
+        while not (count := self._file.readinto(buffer) or 0):
+            if not is_growing(self._path):
+                if not self._path.exists():
                     raise SpoolAbandoned(f"{self._path.name}: the writer gave up")
-                return count
+                return self._file.readinto(buffer) or 0  # what came between the read and the end
             self._wait()
+        return count
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if whence == os.SEEK_END:
