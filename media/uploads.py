@@ -98,8 +98,12 @@ class Form:
         self.file_begun.set()
         self.complete.set()
 
-    def remove(self) -> None:
+    async def remove(self) -> None:
         """Take every spool away."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._remove)
+
+    def _remove(self) -> None:
         for writer in self._writers:
             writer.abandon()
             writer.path.unlink(missing_ok=True)
@@ -191,7 +195,7 @@ async def receiving(request: Request, directory: Path, max_file_bytes: int) -> A
             await linger(request)
         raise
     finally:
-        form.remove()
+        await form.remove()
 
 
 async def linger(request: Request) -> None:
