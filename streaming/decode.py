@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import av
 import av.container
 import numpy as np
+import numpy.typing as npt
 from av.stream import Discard
 
 from streaming.audio import AudioChunk, Resampler, Samples, bounded
@@ -32,6 +33,8 @@ _DEMUXERS = (
 )
 _KNOWN_STARTS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"\x1a\x45\xdf\xa3", b"FORM", b"caff", b".snd")
 _WIDEST_STANDARD_LAYOUT = 8
+MOST_SPLIT_CHANNELS = 8
+"""Of a recording whose channels are decoded one by one."""
 _MOST_CHANNELS = 64  # libswresample's own limit
 _PLAUSIBLE_RATES = range(1_000, 1_000_000)
 """A header that claims 1 Hz would turn every sample into thousands."""
@@ -73,6 +76,23 @@ def decode(source: Source, *, sample_rate: int = 16_000, block_seconds: float = 
     with _opened(source) as container:
         frames = _frames(container, _audio_stream(container))
         yield from _blocks(_resampled(frames, sample_rate), sample_rate, round(block_seconds * sample_rate))
+
+
+def decode_channels(
+    source: Source, *, sample_rate: int = 16_000, block_seconds: float = 10.0
+) -> Iterator[tuple[AudioChunk, ...]]:
+    """As `decode`, but every channel by itself: a tuple of blocks that begin and end together.
+
+    There are as many as the audio begins with; a channel that is gone later on is silent from there.
+    Raises: as `decode`; UndecodableAudio also for more than `MOST_SPLIT_CHANNELS`.
+    """
+    with _opened(source) as container:
+        frames = _frames(container, _audio_stream(container))
+        size = round(block_seconds * sample_rate)
+        start = 0
+        for block in _cut(_resampled_channels(frames, sample_rate), size):
+            yield tuple(AudioChunk(channel, sample_rate, start) for channel in block)
+            start += block.shape[1]
 
 
 def probe(source: Source) -> MediaFacts:
@@ -201,26 +221,60 @@ def _mixer(channels: int) -> av.AudioResampler:
 
 
 def _mono(mixer: av.AudioResampler, frame: av.AudioFrame) -> Samples:
-    mixed = [part.to_ndarray().reshape(-1, part.layout.nb_channels) for part in mixer.resample(frame)]
-    packed = np.concatenate(mixed) if mixed else np.zeros((0, 1), np.float32)
+    packed = _packed(mixer, frame)
     full_scale = np.float32(32768 if packed.dtype == np.int16 else 1)
     return bounded(packed.mean(axis=1, dtype=np.float32) / full_scale)
 
 
+def _packed(mixer: av.AudioResampler, frame: av.AudioFrame) -> npt.NDArray[Any]:
+    """What the mixer makes of a frame, shape (n, channels)."""
+    mixed = [part.to_ndarray().reshape(-1, part.layout.nb_channels) for part in mixer.resample(frame)]
+    return np.concatenate(mixed) if mixed else np.zeros((0, frame.layout.nb_channels), np.float32)
+
+
+def _resampled_channels(frames: Iterable[av.AudioFrame], sample_rate: int) -> Iterator[Samples]:
+    """Every channel at `sample_rate`, shape (channels, n); format, layout and rate may change on the way."""
+    count = 0
+    for (_, _, channels, rate), alike in groupby(frames, key=_shape):
+        count = count or channels
+        if rate not in _PLAUSIBLE_RATES or channels > _MOST_CHANNELS or count > MOST_SPLIT_CHANNELS:
+            raise UndecodableAudio(
+                "unsupported_format",
+                f"The audio has {channels} channels at {rate} Hz; at most {MOST_SPLIT_CHANNELS} can be told apart.",
+            )
+        mixer = av.AudioResampler(format="flt")
+        resamplers = [Resampler(rate, sample_rate) for _ in range(count)]
+        for frame in alike:
+            packed = bounded(_packed(mixer, frame))
+            rows = [
+                packed[:, index] if index < channels else np.zeros(len(packed), np.float32) for index in range(count)
+            ]
+            yield np.stack(
+                [each.process(np.ascontiguousarray(row)) for each, row in zip(resamplers, rows, strict=True)]
+            )
+        yield np.stack([each.finish() for each in resamplers])
+
+
 def _blocks(pieces: Iterable[Samples], sample_rate: int, size: int) -> Iterator[AudioChunk]:
-    start = held = 0
+    start = 0
+    for block in _cut(pieces, size):
+        yield AudioChunk(block, sample_rate, start)
+        start += len(block)
+
+
+def _cut(pieces: Iterable[Samples], size: int) -> Iterator[Samples]:
+    """The same samples, along the last axis, in blocks of `size`; the last one may be shorter."""
+    held = 0
     pending: list[Samples] = []
     for piece in pieces:
         pending.append(piece)
-        held += len(piece)
+        held += piece.shape[-1]
         if held < size:
             continue
-        joined = np.concatenate(pending)
+        joined = np.concatenate(pending, axis=-1)
         whole = held - held % size
-        for offset in range(0, whole, size):
-            yield AudioChunk(joined[offset : offset + size], sample_rate, start + offset)
-        start += whole
+        yield from (joined[..., offset : offset + size] for offset in range(0, whole, size))
         held -= whole
-        pending = [joined[whole:].copy()]
+        pending = [joined[..., whole:].copy()]
     if held:
-        yield AudioChunk(np.concatenate(pending), sample_rate, start)
+        yield np.concatenate(pending, axis=-1)

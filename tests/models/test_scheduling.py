@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from typing import Any
+
+import pytest
+
+from models.scheduling import BatchLane, LaneClosed, LaneFull
+
+
+class Gate:
+    """A `run` that records its batches and holds each until it is let through."""
+
+    def __init__(self, open: bool = False) -> None:
+        self.batches: list[list[str]] = []
+        self.entered = threading.Semaphore(0)
+        self._open = threading.Event()
+        if open:
+            self._open.set()
+
+    def __call__(self, items: Sequence[str]) -> list[str]:
+        self.batches.append(list(items))
+        self.entered.release()
+        assert self._open.wait(10)
+        return [item.upper() for item in items]
+
+    def hold(self, lane: BatchLane[str, str]) -> None:
+        """Occupy the lane's thread, so that what is submitted next waits."""
+        lane.submit("first")
+        assert self.entered.acquire(timeout=10)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def test_what_waits_goes_in_batches_in_order_of_deadlines() -> None:
+    gate = Gate()
+    lane = BatchLane[str, str](gate, max_batch=2)
+    gate.hold(lane)
+    futures = [lane.submit(item, deadline=due) for item, due in (("d", 4), ("b", 2), ("a", 1), ("c", 3))]
+    gate.open()
+    assert [future.result(10) for future in futures] == ["D", "B", "A", "C"]
+    assert gate.batches == [["first"], ["a", "b"], ["c", "d"]]
+    assert (lane.batches, lane.items) == (3, 5)
+    lane.close()
+
+
+def test_equal_deadlines_keep_their_order() -> None:
+    gate = Gate()
+    lane = BatchLane[str, str](gate, max_batch=1)
+    gate.hold(lane)
+    futures = [lane.submit(item, deadline=1.0) for item in "abc"]
+    gate.open()
+    futures[-1].result(10)
+    assert gate.batches[1:] == [["a"], ["b"], ["c"]]
+    lane.close()
+
+
+def test_a_batch_has_one_key_that_of_the_item_due_first() -> None:
+    gate = Gate()
+    lane = BatchLane[str, str](gate, max_batch=4)
+    gate.hold(lane)
+    futures = [lane.submit(item, key=item[0], deadline=due) for due, item in enumerate(("x1", "y1", "x2", "y2"))]
+    gate.open()
+    for future in futures:
+        future.result(10)
+    assert gate.batches[1:] == [["x1", "x2"], ["y1", "y2"]]
+    lane.close()
+
+
+def test_a_cancelled_item_never_runs_and_gives_its_place_back() -> None:
+    gate = Gate()
+    lane = BatchLane[str, str](gate, max_batch=4, capacity=2)
+    gate.hold(lane)
+    gone, kept = lane.submit("gone"), lane.submit("kept")
+    with pytest.raises(LaneFull):
+        lane.submit("one too many")
+    assert gone.cancel()
+    assert lane.waiting == 1
+    last = lane.submit("last")
+    gate.open()
+    assert (kept.result(10), last.result(10)) == ("KEPT", "LAST")
+    assert gate.batches[1:] == [["kept", "last"]]
+    lane.close()
+
+
+def test_one_bad_item_fails_alone() -> None:
+    tried: list[list[str]] = []
+    held = threading.Event()
+
+    def run(items: Sequence[str]) -> list[str]:
+        tried.append(list(items))
+        assert held.wait(10)
+        if "bad" in items:
+            raise ArithmeticError("bad")
+        return list(items)
+
+    lane = BatchLane[str, str](run, max_batch=3)
+    futures = [lane.submit(item, deadline=due) for due, item in enumerate(("first", "good", "bad", "fine"))]
+    held.set()
+    assert futures[1].result(10) == "good"
+    with pytest.raises(ArithmeticError, match="bad"):
+        futures[2].result(10)
+    assert futures[3].result(10) == "fine"
+    lane.close()
+
+
+def test_too_few_results_are_an_error_not_a_hang() -> None:
+    lane = BatchLane[str, str](lambda items: [], max_batch=1)
+    with pytest.raises(ValueError, match="argument"):
+        lane.submit("a").result(10)
+    lane.close()
+
+
+def test_closing_cancels_what_waits_and_finishes_what_runs() -> None:
+    gate = Gate()
+    lane = BatchLane[str, str](gate, max_batch=1)
+    running = lane.submit("running")
+    assert gate.entered.acquire(timeout=10)
+    waiting = lane.submit("waiting")
+    closing = threading.Thread(target=lane.close)
+    closing.start()
+    with pytest.raises(CancelledError):
+        waiting.result(10)
+    gate.open()
+    closing.join(10)
+    assert running.result(0) == "RUNNING"
+    with pytest.raises(LaneClosed):
+        lane.submit("late")
+
+
+def test_a_gathering_lane_waits_for_a_full_batch() -> None:
+    gate = Gate(open=True)
+    lane = BatchLane[str, str](gate, max_batch=3, gather=10.0)
+    futures = [lane.submit(item, deadline=due) for due, item in enumerate("abc")]
+    assert [future.result(5) for future in futures] == ["A", "B", "C"]
+    assert gate.batches == [["a", "b", "c"]]
+    lane.close()
+
+
+def test_several_threads_run_batches_side_by_side() -> None:
+    both = threading.Barrier(2)
+
+    def run(items: Sequence[str]) -> Sequence[str]:
+        both.wait(10)
+        return items
+
+    lane = BatchLane[str, str](run, max_batch=1, threads=2)
+    futures = [lane.submit(item) for item in "ab"]
+    assert [future.result(10) for future in futures] == ["a", "b"]
+    lane.close()
+
+
+@pytest.mark.parametrize("setting", [{"max_batch": 0}, {"capacity": 0}, {"threads": 0}, {"gather": -1.0}])
+def test_impossible_settings_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        BatchLane[str, str](lambda items: items, **({"max_batch": 1} | setting))
