@@ -10,7 +10,9 @@ from collections import deque
 from dataclasses import dataclass
 
 REMEMBERED_TEXT = 65_536
-"""Characters of spoken and unspoken text kept to answer what a cancelled listener has heard."""
+"""Characters above which text that was heard is forgotten; until then a cancelled listener is told all of it."""
+ROUNDING = 0.001
+"""Seconds that the sums of durations on both sides of a comparison may differ by."""
 
 
 @dataclass(slots=True)
@@ -51,8 +53,6 @@ class Playout:
         self._runs.append((self._total, text))
         self._total += len(text)
         self._kept += len(text)
-        while self._kept > REMEMBERED_TEXT and len(self._runs) > 1:
-            self._kept -= len(self._runs.popleft()[1])
 
     def drop(self, start: int, end: int | None = None) -> None:
         """Characters `start:end` will never be spoken and have been reported."""
@@ -82,6 +82,8 @@ class Playout:
         item = self._items.setdefault(item_id, _SentItem())
         item.seconds += seconds
         item.ends_at = self._ends_at
+        if self._kept > REMEMBERED_TEXT:
+            self._forget_oldest(now)
 
     def ahead(self, now: float) -> float:
         """Seconds of audio sent that have not been played yet."""
@@ -97,12 +99,8 @@ class Playout:
 
     def split(self, now: float) -> tuple[str, str]:
         """The text heard so far, up to the word that is sounding, and the rest."""
-        heard_until = 0
-        for mark in self._marks:
-            item = self._items.get(mark.item_id)
-            if item is None or item.heard(now) < mark.seconds or item.heard(now) <= 0:
-                break
-            heard_until = mark.end_char
+        last = self._last_heard(now)
+        heard_until = 0 if last is None else self._marks[last].end_char
         spoken: list[str] = []
         remaining: list[str] = []
         for offset, text in self._runs:
@@ -110,3 +108,31 @@ class Playout:
             spoken.append(text[:cut])
             remaining.append(text[cut:])
         return "".join(spoken), "".join(remaining)
+
+    # ------------------------------------------------------------------ inside
+
+    def _last_heard(self, now: float) -> int | None:
+        """Index of the last mark that was reached. One before it may not be: a piece can be silent."""
+        for index in range(len(self._marks) - 1, -1, -1):
+            mark = self._marks[index]
+            item = self._items.get(mark.item_id)
+            heard = 0.0 if item is None else item.heard(now)
+            if heard > ROUNDING and heard + ROUNDING >= mark.seconds:
+                return index
+        return None
+
+    def _forget_oldest(self, now: float) -> None:
+        """Of text that was heard, keep no more than the limit; what was not heard yet is always kept."""
+        heard_until = 0
+        for _ in range(self._last_heard(now) or 0):
+            heard_until = self._marks.popleft().end_char
+        while self._kept > REMEMBERED_TEXT and self._runs:
+            offset, text = self._runs[0]
+            if offset + len(text) > heard_until:
+                break
+            self._kept -= len(text)
+            self._runs.popleft()
+        for item_id in list(self._items)[:-1]:
+            if not self._marks or item_id == self._marks[0].item_id:
+                break
+            del self._items[item_id]

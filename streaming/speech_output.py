@@ -48,7 +48,8 @@ class TimedWord:
 class SpeechOutput:
     """Resamples and encodes the pieces of one item as one continuous stream with one clock.
 
-    The stream is opened by the first samples, because only then the engine's sample rate is known.
+    The stream is opened by the first samples, because only then the engine's sample rate is known. A later piece may
+    have another rate, when another model speaks it.
     """
 
     def __init__(self, output: OutputFormat, *, total_seconds: float | None = None) -> None:
@@ -73,9 +74,8 @@ class SpeechOutput:
 
     def write(self, samples: npt.NDArray[np.float32], sample_rate: int) -> bytes:
         """Take mono float32 samples; return whatever bytes the codec has ready, possibly none."""
-        if self._resampler is None or self._encoder is None:
-            rate = self._output.sample_rate
-            self._resampler = Resampler(sample_rate, rate)
+        rate = self._output.sample_rate
+        if self._encoder is None:
             self._encoder = open_encoder(
                 self._output.format,
                 rate,
@@ -83,8 +83,14 @@ class SpeechOutput:
                 bit_rate=self._output.bit_rate,
                 total_samples=None if self._total_seconds is None else round(self._total_seconds * rate),
             )
+        held = b""
+        if self._resampler is not None and self._resampler.source_rate != sample_rate:
+            held = self._encoder.encode(self._resampler.finish())
+            self._resampler = None
+        if self._resampler is None:
+            self._resampler = Resampler(sample_rate, rate)
         self.seconds += len(samples) / sample_rate
-        return self._encoder.encode(self._resampler.process(samples))
+        return held + self._encoder.encode(self._resampler.process(samples))
 
     def finish(self) -> bytes:
         """End the stream; return its last bytes. An item without any audio has none."""

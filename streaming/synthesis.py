@@ -5,7 +5,7 @@ A driver feeds it client events (`receive`) and engine results (`audio`, `finish
 an argument in seconds, so a conversation is replayed by replaying its calls.
 
 Rules kept here, whatever the order of calls:
-- every appended character is spoken, or reported as cleared, cancelled or failed;
+- every appended character that is not blank is spoken, or reported as cleared, cancelled or failed;
 - one item per commit that had text, and exactly one `ItemDone` for it;
 - nothing of a context leaves after its `ContextCancelled`;
 - a paced context is never more than `AHEAD_LIMIT` seconds of audio ahead of its listener.
@@ -35,6 +35,10 @@ HELD_SECONDS_LIMIT = 20.0
 """Seconds of finished audio a context may hold back before its engine has to wait."""
 HELD_BYTES_LIMIT = 8 * 1024 * 1024
 """The same in bytes, for contexts without pacing whose client reads slowly."""
+ROUNDING = 1e-6
+"""Seconds that sums of durations may be off by."""
+DELTA_SECONDS = 0.2
+"""Longest stretch of audio in one event, however much an engine hands over at once."""
 PENDING_TEXT_LIMIT = 200_000
 """Characters a context may have waiting to be spoken."""
 
@@ -54,8 +58,17 @@ class SpeechSettings:
     paced: bool = True
 
     def changed(self, changes: Mapping[str, object]) -> SpeechSettings:
-        """A copy with these fields replaced."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        """A copy with these fields replaced; fields of the output may be named by themselves."""
+        output = {name: value for name, value in changes.items() if name in _OUTPUT_FIELDS}
+        own = {name: value for name, value in changes.items() if name not in _OUTPUT_FIELDS}
+        settings: SpeechSettings = dataclasses.replace(self, **own)  # type: ignore[arg-type]
+        if not output:
+            return settings
+        merged = dataclasses.replace(settings.output, **output)  # type: ignore[arg-type]
+        return dataclasses.replace(settings, output=merged)
+
+
+_OUTPUT_FIELDS = frozenset(field.name for field in dataclasses.fields(OutputFormat))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Replace the named fields of `SpeechSettings`; without a context, of every present and future one."""
+    """What `SpeechSettings.changed` takes; without a context, for every present and future one."""
 
     changes: Mapping[str, object]
     context_id: str | None = None
@@ -197,6 +210,7 @@ class _Item:
     id: str
     sound: SpeechOutput
     waiting: deque[TextPiece] = field(default_factory=deque)
+    begun: bool = False  # a piece of it has been handed to the engine
     committed: bool = False
     unsent_seconds: float = 0.0  # put into the codec, not out of it yet
 
@@ -225,6 +239,18 @@ class _Context:
     @property
     def idle(self) -> bool:
         return not (self.items or self.held or self.speaking or self.text)
+
+    @property
+    def unspoken_from(self) -> int:
+        """Offset of the first appended character that no engine has been given."""
+        for item in self.items:
+            if item.waiting:
+                return item.waiting[0].start
+        return self.playout.appended_characters - len(self.text)
+
+    @property
+    def has_room(self) -> bool:
+        return self.held_seconds < HELD_SECONDS_LIMIT and self.held_bytes < HELD_BYTES_LIMIT
 
 
 class SynthesisSession:
@@ -259,11 +285,6 @@ class SynthesisSession:
                 self._configure(event, now)
         self._advance(now)
 
-    def settings_of(self, context_id: str | None) -> SpeechSettings:
-        """The settings a context has, or would have if it were opened now."""
-        context = self._contexts.get(context_id) if context_id is not None else None
-        return self.settings if context is None else context.settings
-
     def refuse(self, refusal: Refused) -> None:
         """Answer a frame that could not be understood, in order with everything else."""
         self._events.append(refusal)
@@ -277,6 +298,11 @@ class SynthesisSession:
         self._advance(now)
 
     @property
+    def unsent(self) -> int:
+        """How many answers to the client wait to be taken; audio does not count."""
+        return len(self._events)
+
+    @property
     def drained(self) -> bool:
         return self._draining and not self._events and all(context.idle for context in self._contexts.values())
 
@@ -287,7 +313,7 @@ class SynthesisSession:
         context = self._contexts.get(event.context_id) or self._open_context(event.context_id, now)
         if context is None:
             return
-        if len(context.text) + len(event.text) > PENDING_TEXT_LIMIT:
+        if context.playout.appended_characters - context.unspoken_from + len(event.text) > PENDING_TEXT_LIMIT:
             message = f"a context holds at most {PENDING_TEXT_LIMIT} characters of unspoken text; wait for audio"
             self._events.append(Refused(event.context_id, "text_buffer_full", message, "text"))
             return
@@ -306,7 +332,7 @@ class SynthesisSession:
                 message = f"a connection holds at most {self._max_contexts} contexts; cancel one first"
                 self._events.append(Refused(context_id, "too_many_contexts", message, "context_id"))
                 return None
-            del self._contexts[min(idle, key=lambda context: context.used).id]
+            del self._contexts[min(idle, key=lambda context: (context.playout.ahead(now) > 0, context.used)).id]
         context = _Context(context_id, self.settings, _text_buffer(self.settings), now)
         self._contexts[context_id] = context
         return context
@@ -322,18 +348,13 @@ class SynthesisSession:
         if context is None:
             self._events.append(TextCleared(context_id, ""))
             return
-        waiting = [piece for item in context.items for piece in item.waiting]
-        unsent = context.text.clear()
-        start = waiting[0].start if waiting else context.playout.appended_characters - len(unsent)
+        context.playout.drop(context.unspoken_from)
+        cleared = "".join(piece.text for item in context.items for piece in item.waiting) + context.text.clear()
         for item in context.items:
             item.waiting.clear()
-        if context.items and not context.items[-1].committed and not self._has_spoken(context, context.items[-1]):
+        if context.items and not context.items[-1].committed and not context.items[-1].begun:
             context.items.pop().sound.close()
-        context.playout.drop(start)
-        self._events.append(TextCleared(context_id, "".join(piece.text for piece in waiting) + unsent))
-
-    def _has_spoken(self, context: _Context, item: _Item) -> bool:
-        return item.sound.seconds > 0 or (context.speaking is not None and context.speaking.item is item)
+        self._events.append(TextCleared(context_id, cleared))
 
     def _cancel(self, context_id: str, now: float) -> None:
         context = self._contexts.pop(context_id, None)
@@ -345,21 +366,24 @@ class SynthesisSession:
             self._commands.append(Stop(context.speaking.ticket))
         for item in context.items:
             item.sound.close()
+        # What failed is not in the split: its report must not be lost behind audio that waited.
+        self._events.extend(event for event in context.held if isinstance(event, ItemFailed))
         spoken, remaining = context.playout.split(now)
         self._events.append(ContextCancelled(context_id, spoken, remaining))
 
     def _configure(self, event: Configure, now: float) -> None:
+        changes = {**event.changes, "paced": False} if self._draining else event.changes
         if event.context_id is not None:
             context = self._contexts.get(event.context_id) or self._open_context(event.context_id, now)
             if context is None:
                 return
             changed = [context]
-            settings = context.settings.changed(event.changes)
+            settings = context.settings.changed(changes)
         else:
             changed = list(self._contexts.values())
-            settings = self.settings = self.settings.changed(event.changes)
+            settings = self.settings = self.settings.changed(changes)
         for context in changed:
-            context.settings = context.settings.changed(event.changes)
+            context.settings = context.settings.changed(changes)
             context.text.mode = context.settings.segment
             context.text.max_partial_length = context.settings.max_partial_length
         self._events.append(SettingsChanged(event.context_id, settings))
@@ -384,7 +408,10 @@ class SynthesisSession:
             context.playout.word(speaking.piece.start + span.end_char, item.id, word.start)
         if timed and context.settings.word_timestamps:
             context.held.append(WordTimestamps(context.id, item.id, timed))
-        self._hold(context, item, item.sound.write(samples, sample_rate), len(samples) / sample_rate)
+        step = max(1, round(DELTA_SECONDS * sample_rate))
+        for start in range(0, len(samples), step):
+            block = samples[start : start + step]
+            self._hold(context, item, item.sound.write(block, sample_rate), len(block) / sample_rate)
         self._advance(now)
 
     def finished(self, ticket: int, now: float) -> None:
@@ -412,10 +439,7 @@ class SynthesisSession:
     def wants_audio(self, ticket: int) -> bool:
         """Whether the driver should take more audio of this piece from the engine just now."""
         speaking = self._speaking.get(ticket)
-        if speaking is None:
-            return False
-        context = speaking.context
-        return context.held_seconds < HELD_SECONDS_LIMIT and context.held_bytes < HELD_BYTES_LIMIT
+        return speaking is not None and speaking.context.has_room
 
     # ------------------------------------------------------------------ what the driver does
 
@@ -430,7 +454,7 @@ class SynthesisSession:
         if self._events:
             return self._events.popleft()
         for context in list(self._contexts.values()):
-            if context.held and self._may_leave(context, now):
+            if context.held and self._leaves_in(context, now) <= ROUNDING:
                 return self._release(context, now)
         return None
 
@@ -441,7 +465,7 @@ class SynthesisSession:
             if (idle_flush := context.text.deadline(now)) is not None:
                 times.append(idle_flush)
             if context.held:
-                times.append(now + max(0.0, context.playout.ahead(now) - AHEAD_LIMIT))
+                times.append(now + max(0.0, self._leaves_in(context, now)))
             elif context.speaking is None and any(item.waiting for item in context.items):
                 times.append(now + max(0.0, context.playout.ahead(now) - AHEAD_RESUME))
         return min(times, default=None)
@@ -468,9 +492,10 @@ class SynthesisSession:
         item = next((item for item in context.items if item.waiting), None)
         if item is None or (context.settings.paced and self._in_hand(context, now) >= AHEAD_RESUME):
             return
-        if not context.settings.paced and context.held_bytes >= HELD_BYTES_LIMIT:
+        if not context.has_room:
             return
         piece = item.waiting.popleft()
+        item.begun = True
         item.sound.begin_piece()
         context.speaking = _Speaking(next(self._tickets), context, item, piece)
         self._speaking[context.speaking.ticket] = context.speaking
@@ -498,12 +523,12 @@ class SynthesisSession:
         context.held_bytes += len(audio)
         item.unsent_seconds = 0.0
 
-    def _may_leave(self, context: _Context, now: float) -> bool:
-        return (
-            not context.settings.paced
-            or not isinstance(context.held[0], AudioDelta)
-            or context.playout.ahead(now) < AHEAD_LIMIT
-        )
+    def _leaves_in(self, context: _Context, now: float) -> float:
+        """Seconds until the first held event may leave; audio longer than the limit leaves when the listener is dry."""
+        event = context.held[0]
+        if not context.settings.paced or not isinstance(event, AudioDelta):
+            return 0.0
+        return context.playout.ahead(now) - max(0.0, AHEAD_LIMIT - event.seconds)
 
     def _release(self, context: _Context, now: float) -> ServerEvent:
         event = context.held.popleft()

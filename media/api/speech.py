@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from media.dialects import speech as dialect
+from media.dialects.frames import field_of
 from media.dialects.vendor import Vendor, vendor_of
 from media.errors import ApiError, ErrorBody, describe, unwrap
 from media.live import LiveSpeech
@@ -62,9 +63,8 @@ def read_body(body: bytes, max_chars: int) -> SpeechBody:
     try:
         request = msgspec.json.decode(body, type=SpeechBody)
     except msgspec.ValidationError as error:
-        _, found, path = str(error).rpartition("`$.")
-        raise ApiError(400, "invalid_value", str(error), param=path.rstrip("`") if found else None) from error
-    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ApiError(400, "invalid_value", str(error), param=field_of(error)) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ApiError(400, "invalid_json", f"the body is not valid JSON: {error}") from error
     if not request.input.strip():
         raise ApiError(400, "invalid_value", "input is empty: send the text to speak", param="input")
@@ -85,7 +85,7 @@ async def speech(request: Request) -> Response:
     events = body.stream or body.stream_format == "sse"
     defaults = OutputFormat(_default_format(vendor, events=body.stream))
     settings = SpeechSettings(model=card.id, output=defaults, paced=False)
-    settings = settings.changed(dialect.settings_changes(body, settings))
+    settings = settings.changed(dialect.settings_changes(body))
     live = services.live_speech(SynthesisSession(settings))
     if not events:
         whole = settings.output.format is AudioFormat.WAV and len(body.input) <= WHOLE_WAV_CHARS

@@ -24,7 +24,7 @@ async def speech_websocket(websocket: WebSocket) -> None:
             options = dialect.read_options(websocket.query_params)
             card = services.card(dialect.model_name(options) or "", "speech")
             settings = SpeechSettings(model=card.id)
-            settings = settings.changed(dialect.settings_changes(options, settings))
+            settings = settings.changed(dialect.settings_changes(options))
         except (ApiError, EngineError) as error:
             await socket.end(dialect.failed(error), close_code(error))
             return
@@ -40,9 +40,7 @@ async def _converse(socket: LiveSocket, websocket: WebSocket, settings: SpeechSe
 
         async def receive(message: str | bytes) -> None:
             try:
-                event = dialect.read_frame(
-                    text_of(message), session.settings_of, lambda name: services.card(name, "speech").id
-                )
+                event = dialect.read_frame(text_of(message), lambda name: services.card(name, "speech").id)
             except (ApiError, EngineError) as error:
                 detail = describe(error)
                 session.refuse(Refused(None, detail.code or "", detail.message, detail.param))
@@ -54,7 +52,7 @@ async def _converse(socket: LiveSocket, websocket: WebSocket, settings: SpeechSe
             event = await live.next_event()
             return None if event is None else [dialect.server_frame(event)]
 
-        await socket.converse(receive, next_frames, live.drain)
+        await socket.converse(receive, next_frames, live.drain, lambda: session.unsent)
 
 
 routes = [WebSocketRoute("/v1/audio/speech/websocket", speech_websocket)]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from media.dialects.frames import decode_frame
 from media.dialects.realtime import (
     Action,
     AppendAudio,
@@ -18,7 +19,6 @@ from media.dialects.realtime import (
     Configure,
     DialectName,
     Frame,
-    decode_frame,
 )
 from media.errors import ApiError, close_code, describe
 from streaming import recognition
@@ -334,7 +334,7 @@ def _turn_detection(vad: Frame) -> TurnDetection:
 def _head(frame: str) -> _EventHead:
     try:
         return msgspec.json.decode(frame, type=_EventHead)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _EventHead()
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-import msgspec
-
 from media.errors import ApiError
 from streaming.recognition import ListeningSettings, ServerEvent
 
@@ -102,14 +100,3 @@ FIRST_FRAMES: dict[str, DialectName] = {
     "session.update": "openai",
 }
 """A client whose first frame has one of these types speaks that dialect, whatever its query looked like."""
-
-
-def decode_frame(decoder: msgspec.json.Decoder[Any], frame: str) -> Any:
-    """Parse a client frame into its tagged struct. Raises: ApiError that names the field."""
-    try:
-        return decoder.decode(frame)
-    except msgspec.ValidationError as error:
-        _, found, path = str(error).rpartition("`$.")
-        raise ApiError(400, "invalid_event", str(error), param=path.rstrip("`") if found else None) from error
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise ApiError(400, "invalid_json", f"the frame is not valid JSON: {error}") from error

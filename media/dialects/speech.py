@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from media.dialects.frames import decode_frame, field_of
 from media.errors import ApiError, describe
 from streaming import synthesis
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
-from streaming.speech_output import OutputFormat
 from streaming.synthesis import SpeechSettings
 
 SAMPLE_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
@@ -48,8 +48,8 @@ class SpeechOptions(Struct, kw_only=True, omit_defaults=True):
     extra_params: Any = UNSET
 
 
-def settings_changes(options: SpeechOptions, current: SpeechSettings) -> dict[str, object]:
-    """The fields of `SpeechSettings` that the options set, checked.
+def settings_changes(options: SpeechOptions) -> dict[str, object]:
+    """What the options change in `SpeechSettings`, checked.
 
     Raises: ApiError 400 that names the field and the values it takes.
     """
@@ -69,10 +69,7 @@ def settings_changes(options: SpeechOptions, current: SpeechSettings) -> dict[st
         changes["word_timestamps"] = options.alignment == "word"
     if options.pacing is not UNSET:
         changes["paced"] = options.pacing != "none"
-    output = output_format(options, current.output)
-    if output != current.output:
-        changes["output"] = output
-    return changes
+    return changes | _output_changes(options)
 
 
 def model_name(options: SpeechOptions) -> str | None:
@@ -81,18 +78,17 @@ def model_name(options: SpeechOptions) -> str | None:
     return None if name is UNSET else name
 
 
-def output_format(options: SpeechOptions, current: OutputFormat) -> OutputFormat:
-    """What the options make of an output format. Raises: ApiError 400."""
-    format, encoding, rate, bit_rate = current.format, current.encoding, current.sample_rate, current.bit_rate
+def _output_changes(options: SpeechOptions) -> dict[str, object]:
+    changes: dict[str, object] = {}
     if options.response_format is not UNSET:
-        format = _one_of(FORMATS, options.response_format, "response_format")
+        changes["format"] = _one_of(FORMATS, options.response_format, "response_format")
     if options.response_encoding is not UNSET:
-        encoding = _one_of(ENCODINGS, options.response_encoding, "response_encoding")
+        changes["encoding"] = _one_of(ENCODINGS, options.response_encoding, "response_encoding")
     if options.sample_rate is not UNSET:
-        rate = _one_of({rate: rate for rate in SAMPLE_RATES}, options.sample_rate, "sample_rate")
+        changes["sample_rate"] = _one_of({rate: rate for rate in SAMPLE_RATES}, options.sample_rate, "sample_rate")
     if options.bit_rate is not UNSET:
-        bit_rate = _one_of({rate: rate for rate in BIT_RATES}, options.bit_rate, "bit_rate")
-    return OutputFormat(format, encoding, rate, bit_rate)
+        changes["bit_rate"] = _one_of({rate: rate for rate in BIT_RATES}, options.bit_rate, "bit_rate")
+    return changes
 
 
 def _one_of(choices: Mapping[Any, Any], value: Any, field: str) -> Any:
@@ -113,19 +109,19 @@ def _within(value: float, low: float, high: float, field: str) -> float:
 
 class AppendFrame(Struct, tag_field="type", tag="input_text_buffer.append"):
     text: str
-    context_id: str = DEFAULT_CONTEXT
+    context_id: str | None = None
 
 
 class CommitFrame(Struct, tag_field="type", tag="input_text_buffer.commit"):
-    context_id: str = DEFAULT_CONTEXT
+    context_id: str | None = None
 
 
 class ClearFrame(Struct, tag_field="type", tag="input_text_buffer.clear"):
-    context_id: str = DEFAULT_CONTEXT
+    context_id: str | None = None
 
 
 class CancelFrame(Struct, tag_field="type", tag="context.cancel"):
-    context_id: str = DEFAULT_CONTEXT
+    context_id: str | None = None
 
 
 class SessionFrame(Struct, tag_field="type", tag="tts_session.updated"):
@@ -142,45 +138,30 @@ def read_options(query: Mapping[str, str]) -> SpeechOptions:
     try:
         return msgspec.convert(dict(query), SpeechOptions, strict=False)
     except msgspec.ValidationError as error:
-        raise ApiError(400, "invalid_value", str(error), param=_path(error)) from error
+        raise ApiError(400, "invalid_value", str(error), param=field_of(error)) from error
 
 
-def read_frame(
-    text: str | bytes, settings_of: Callable[[str | None], SpeechSettings], find_model: Callable[[str], str]
-) -> synthesis.ClientEvent:
+def read_frame(text: str, find_model: Callable[[str], str]) -> synthesis.ClientEvent:
     """One client frame. Raises: ApiError 400 that says what is wrong with it; UnknownModel from `find_model`."""
-    try:
-        frame: ClientFrame = _decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise ApiError(400, "invalid_event", str(error), param=_path(error)) from error
-    except msgspec.DecodeError as error:
-        raise ApiError(400, "invalid_json", f"the frame is not valid JSON: {error}") from error
-    return _session_event(frame, settings_of, find_model)
-
-
-def _session_event(
-    frame: ClientFrame, settings_of: Callable[[str | None], SpeechSettings], find_model: Callable[[str], str]
-) -> synthesis.ClientEvent:
+    frame: ClientFrame = decode_frame(_decoder, text)
     match frame:
         case AppendFrame(text, context_id):
-            return synthesis.Append(context_id, text)
+            return synthesis.Append(_context(context_id), text)
         case CommitFrame(context_id):
-            return synthesis.Commit(context_id)
+            return synthesis.Commit(_context(context_id))
         case ClearFrame(context_id):
-            return synthesis.Clear(context_id)
+            return synthesis.Clear(_context(context_id))
         case CancelFrame(context_id):
-            return synthesis.Cancel(context_id)
+            return synthesis.Cancel(_context(context_id))
         case SessionFrame(session, context_id):
-            changes = settings_changes(session, settings_of(context_id))
+            changes = settings_changes(session)
             if (name := model_name(session)) is not None:
                 changes["model"] = find_model(name)
             return synthesis.Configure(changes, context_id)
 
 
-def _path(error: msgspec.ValidationError) -> str | None:
-    """The field a validation error is about: msgspec ends its message with "at `$.session.voice`"."""
-    _, found, path = str(error).rpartition("`$.")
-    return path.rstrip("`") if found else None
+def _context(context_id: str | None) -> str:
+    return DEFAULT_CONTEXT if context_id is None else context_id
 
 
 # ---------------------------------------------------------------------- server frames

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from media.dialects.frames import decode_frame, field_of
 from media.dialects.realtime import (
     Action,
     Answer,
@@ -19,7 +20,6 @@ from media.dialects.realtime import (
     Configure,
     DialectName,
     Frame,
-    decode_frame,
 )
 from media.errors import ApiError, describe
 from streaming import recognition
@@ -125,8 +125,7 @@ def read_query(query: Mapping[str, str]) -> ListeningSettings:
     try:
         options = msgspec.convert(known, Query, strict=False)
     except msgspec.ValidationError as error:
-        _, _, path = str(error).rpartition("`$.")
-        raise ApiError(400, "invalid_value", str(error), param=path.rstrip("`")) from error
+        raise ApiError(400, "invalid_value", str(error), param=field_of(error)) from error
     if options.input_audio_format not in FORMATS:
         message = f"unsupported format {options.input_audio_format!r}: use one of {', '.join(FORMATS)}"
         raise ApiError(400, "invalid_value", message, param="input_audio_format")
