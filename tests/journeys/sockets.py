@@ -52,8 +52,7 @@ class Socket:
             while True:
                 received.append(await self.receive())
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return received, closed.rcvd.code
+            return received, closed.rcvd.code if closed.rcvd else 1006
 
 
 def _matches(frame: Frame, kind: str, fields: Mapping[str, object]) -> bool:
