@@ -5,9 +5,10 @@ the same way through the decoder in blocks of 100 ms, so both give the same word
 
 What decides how well it hears is what surrounds the decoder:
 
-- The cepstral mean. PocketSphinx holds it still for eight seconds and carries it, and the noise it learnt to subtract,
-  from one utterance to the next. Here every utterance starts from `CEPSTRAL_MEAN`, which counts as much as
-  `MEAN_WEIGHT` frames, and follows its own mean from there (MAP estimate); nothing of one user's voice reaches another.
+- The cepstral mean. PocketSphinx carries it, and the noise it learnt to subtract, from one utterance to the next. Here
+  every live turn and every recording starts from `CEPSTRAL_MEAN` and no noise, so nothing of one user's voice reaches
+  another's result. Once `MEAN_SETTLES` frames were heard, the mean is that of the voice itself; before, short
+  sentences came out better with the fixed one.
 - Digital silence, which its acoustic model has never met, is filled with the faintest noise (`DITHER`).
 - Quiet speech is raised to `LEVEL`, measured on the turn's first moments.
 - Its second, flat-lexicon pass is off: it took half a second at the end of a long turn and made nothing better.
@@ -54,7 +55,9 @@ BLOCK = 1_600
 FRAMES_PER_SECOND = 100
 CEPSTRAL_MEAN = "52,4.6,-10.8,16.9,-11.4,2.1,-6.5,-3.8,3.3,-1.8,3.4,-0.4,-1"
 """Lies between the means of real recordings and of synthetic speech."""
-MEAN_WEIGHT = 30
+MEAN_SETTLES = 300
+PRIOR_FRAMES = 30
+"""Frames that `CEPSTRAL_MEAN` still counts for then."""
 DITHER = 8 / 32768
 """Standard deviation of the added noise: -72 dBFS."""
 LEVEL = 3500 / 32768
@@ -62,17 +65,56 @@ LEVEL = 3500 / 32768
 MOST_GAIN = 16.0
 LEVEL_BLOCKS = 6
 """Blocks of a turn that are heard before the first of them is decoded, so that the gain fits its onset."""
-TURNS = TurnDetection()
+TURNS = TurnDetection(silence_duration=1.0)
+"""For recordings. More silence than in a conversation: the language model helps most in long stretches."""
 
 _VARIANT = re.compile(r"\(\d+\)$")
 _FILLER_STARTS = ("<", "[", "+")
 
 
+class _CepstralMean:
+    """The cepstral mean of one speaker, learnt over one or more utterances: a MAP estimate.
+
+    PocketSphinx tells no sums, but a mean in which the one it was given counts as `_GIVEN_FRAMES` (`CMN_WIN` in its
+    cmn.h). Giving it one again after every block also keeps it from moving by itself.
+    """
+
+    _GIVEN_FRAMES = 500
+
+    def __init__(self) -> None:
+        self._prior = self._mean = np.array([float(value) for value in CEPSTRAL_MEAN.split(",")])
+        self._sum = np.zeros_like(self._prior)
+        self._frames = 0
+        self._seen = 0  # of the utterance under way
+
+    def begin(self, decoder: Any) -> None:
+        """A new utterance starts in the decoder."""
+        self._seen = 0
+        self._give(decoder)
+
+    def follow(self, decoder: Any) -> None:
+        """The decoder has heard more."""
+        new = decoder.n_frames() - self._seen
+        if new <= 0:
+            return
+        mixed = np.array([float(value) for value in decoder.get_cmn(True).split(",")])
+        self._sum += mixed * (self._GIVEN_FRAMES + new) - self._mean * self._GIVEN_FRAMES
+        self._seen += new
+        self._frames += new
+        if self._frames >= MEAN_SETTLES:
+            self._mean = (self._prior * PRIOR_FRAMES + self._sum) / (PRIOR_FRAMES + self._frames)
+        self._give(decoder)
+
+    def _give(self, decoder: Any) -> None:
+        decoder.set_cmn(",".join(f"{value:.4f}" for value in self._mean))
+
+
 class _Utterance:
     """One turn in a decoder: blocks in, words out."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, decoder: Any, mean: _CepstralMean) -> None:
         self._decoder = decoder
+        self._mean = mean
         self._noise = np.random.default_rng(0)  # seeded: the same audio gives the same words
         self._waiting: list[Samples] = []
         self._loudest = 1e-6
@@ -80,7 +122,7 @@ class _Utterance:
         self._open = True
         decoder.reinit_feat()  # forgets the noise that another utterance had
         decoder.start_utt()
-        self._mean = _RunningMean(decoder)
+        mean.begin(decoder)
 
     def hear(self, block: Samples) -> None:
         """Take the next samples, at most `BLOCK` of them."""
@@ -97,7 +139,7 @@ class _Utterance:
         for block in self._waiting:
             noise = self._noise.standard_normal(len(block), np.float32) * np.float32(DITHER)
             self._decoder.process_raw(encode_pcm(block * gain + noise, PcmEncoding.S16LE))
-            self._mean.follow()
+            self._mean.follow(self._decoder)
         self._waiting.clear()
 
     def finish(self) -> None:
@@ -125,31 +167,6 @@ class _Utterance:
         return tuple(found)
 
 
-class _RunningMean:
-    """The cepstral mean of one utterance, and the decoder's idea of it kept up to date."""
-
-    _OWN_WEIGHT = 500
-    """Frames that a mean which was set counts for in PocketSphinx (`CMN_WIN` in its cmn.h)."""
-
-    def __init__(self, decoder: Any) -> None:
-        self._decoder = decoder
-        self._prior = self._mean = np.array([float(value) for value in CEPSTRAL_MEAN.split(",")])
-        self._sum = np.zeros_like(self._prior)
-        self._frames = 0
-        decoder.set_cmn(CEPSTRAL_MEAN)
-
-    def follow(self) -> None:
-        """After audio: what its new frames add to the decoder's mean tells their sum."""
-        new = self._decoder.n_frames() - self._frames
-        if new <= 0:
-            return
-        mixed = np.array([float(value) for value in self._decoder.get_cmn(True).split(",")])
-        self._sum += mixed * (self._OWN_WEIGHT + new) - self._mean * self._OWN_WEIGHT
-        self._frames += new
-        self._mean = (self._prior * MEAN_WEIGHT + self._sum) / (MEAN_WEIGHT + self._frames)
-        self._decoder.set_cmn(",".join(f"{value:.4f}" for value in self._mean))
-
-
 class PocketSphinxTranscriber:
     """Implements Transcriber and LiveTranscriber. Every turn under way has a decoder (90 MB) to itself."""
 
@@ -170,8 +187,9 @@ class PocketSphinxTranscriber:
         try:
             duration = _duration(request.path, on_step)
             yield MediaInfo(duration, "en")
+            mean = _CepstralMean()
             for start, samples in self._turns(decode(request.path, sample_rate=SAMPLE_RATE), duration, on_step):
-                words = self._recognise(start, samples, duration, on_step)
+                words = self._recognise(mean, start, samples, duration, on_step)
                 if words:
                     kept = words if request.word_timestamps else ()
                     yield SegmentResult(Segment(_text(words), words[0].start, words[-1].end, kept, "en"))
@@ -189,7 +207,7 @@ class PocketSphinxTranscriber:
         _require_english(request.language)
         heard = 0
         before: list[str] = []
-        with self._utterance() as utterance:
+        with self._utterance(_CepstralMean()) as utterance:
             for block in _blocks(audio):
                 utterance.hear(block)
                 heard += len(block)
@@ -203,9 +221,11 @@ class PocketSphinxTranscriber:
             words = _within(utterance.words(), duration)
             yield SegmentResult(Segment(_text(words), 0.0, duration, words, "en"))
 
-    def _recognise(self, start: int, samples: Samples, duration: float, on_step: OnStep) -> tuple[Word, ...]:
+    def _recognise(
+        self, mean: _CepstralMean, start: int, samples: Samples, duration: float, on_step: OnStep
+    ) -> tuple[Word, ...]:
         """The words of one turn that begins `start` samples into the recording."""
-        with self._utterance() as utterance:
+        with self._utterance(mean) as utterance:
             done = start
             for block in _blocks([samples]):
                 utterance.hear(block)
@@ -233,12 +253,12 @@ class PocketSphinxTranscriber:
             on_step(min(kept_from / SAMPLE_RATE, duration), duration)
 
     @contextmanager
-    def _utterance(self) -> Iterator[_Utterance]:
+    def _utterance(self, mean: _CepstralMean) -> Iterator[_Utterance]:
         """An utterance in an idle decoder, or in a new one; an abandoned utterance is ended before others get it."""
         with self._lock:
             decoder = self._idle.pop() if self._idle else None
         decoder = decoder or _new_decoder()
-        utterance = _Utterance(decoder)
+        utterance = _Utterance(decoder, mean)
         try:
             yield utterance
         finally:

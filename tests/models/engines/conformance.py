@@ -240,7 +240,7 @@ class TranscriptionConformance:
         assert results
         assert all(isinstance(result, SegmentResult) and not result.segment.words for result in results)
 
-    @pytest.mark.parametrize("sound", [noise(3, 0.0), noise(3, 0.003), noise(3, 0.1)], ids=["silence", "faint", "loud"])
+    @pytest.mark.parametrize("sound", [noise(2, 0.0), noise(2, 0.003), noise(2, 0.1)], ids=["silence", "faint", "loud"])
     def test_silence_and_noise_hold_no_words(self, engine: Transcriber, sound: Samples, tmp_path: Path) -> None:
         path = write_wav(tmp_path / "sound.wav", sound)
         facts, *results = engine.transcribe(TranscriptionRequest(path=str(path)), Steps())
@@ -330,7 +330,7 @@ class LiveConformance:
 
     def test_cancelled_mid_way_leaves_nothing_behind(self, engine: LiveTranscriber, speech: Samples) -> None:
         expected = list(engine.listen(ListenRequest(), blocks(speech), Steps()))
-        loud = noise(2, 0.3)
+        loud = noise(1.5, 0.3)
         with pytest.raises(Cancelled):
             list(engine.listen(ListenRequest(), blocks(loud), Steps(cancel_at=12)))
         turn = engine.listen(ListenRequest(), blocks(speech), Steps())
