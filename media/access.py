@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media.errors import ApiError, error_response
@@ -98,17 +97,7 @@ class AccessMiddleware:
 
 async def refuse(refusal: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a refused request; a WebSocket handshake gets a real HTTP answer where the server can send one."""
-    response: Response = error_response(refusal)
-    if scope["type"] == "http":
-        await response(scope, receive, send)
-    elif "websocket.http.response" in scope.get("extensions", {}):
-        await response(scope, receive, _as_denial(send))
+    if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
+        await error_response(refusal)(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
-
-
-def _as_denial(send: Send) -> Send:
-    async def send_denial(message: dict[str, object]) -> None:
-        await send({**message, "type": f"websocket.{message['type']}"})
-
-    return send_denial  # type: ignore[return-value]

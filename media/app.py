@@ -25,7 +25,7 @@ from media.openapi import document
 from media.requests import RequestMiddleware
 from media.services import Services
 from media.settings import Settings
-from models.catalog import Catalog
+from models.catalog import AUTO, Catalog, Task
 from models.errors import EngineError
 from models.pool import Pool
 from streaming.voice_activity import SileroVoiceActivity
@@ -69,7 +69,12 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
             Mount("/studio", _StudioFiles(directory=STUDIO)),
         ],
         middleware=[
-            Middleware(RequestMiddleware, metrics=services.metrics, drain=services.drain),
+            Middleware(
+                RequestMiddleware,
+                metrics=services.metrics,
+                drain=services.drain,
+                stall_seconds=settings.stall_seconds,
+            ),
             Middleware(AccessMiddleware, settings=settings),
         ],
         exception_handlers=dict.fromkeys((*TABLE, ApiError, HTTPException), handle_error),
@@ -83,9 +88,9 @@ async def _warm(services: Services) -> None:
     """Load what the settings want loaded, then say that the server is ready."""
     try:
         for name in services.settings.warm:
-            for task in ("speech", "transcription"):
-                if name == "auto" or any(name in (card.id, *card.aliases) for card in services.catalog.cards):
-                    await services.pool.warm(services.card(name, task))
+            defaults: tuple[Task, ...] = ("speech", "transcription")
+            for task in defaults if name == AUTO else (services.catalog.describe(name).task,):
+                await services.pool.warm(services.card(name, task))
     except EngineError as error:
         services.starting_error = error.message
         logger.error("a model could not be loaded: %s", error.message)

@@ -31,6 +31,10 @@ from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity, VoiceActi
 
 BACKLOG_SECONDS = 30.0
 """Seconds of audio a listener may hold before its client has to wait."""
+BYTES_AT_ONCE = 32 * 1024
+"""A longer append is taken in parts of so many bytes: what waits outside stays as small as it came."""
+UTTERANCES_AT_ONCE = 2
+"""Recognisers one session may use: the end of a turn and the next one. What a flood holds beyond that waits."""
 WINDOWS_AT_ONCE = 64
 """Voice activity windows (32 ms each) of one session judged in one go, so that a big upload cannot delay the others."""
 
@@ -125,7 +129,7 @@ class LiveSpeech(_Tasks):
                 card = self._find_card(settings.model)
                 request = SpeechRequest(text, engine_voice(card, settings.voice), settings.language, settings.speed)
                 asked_at = self._clock()
-                async with self._pool.lease(card) as lease, lease.run(request) as run:
+                async with self._pool.lease(card, request=request) as lease, lease.run(request) as run:
                     await self._take_audio(ticket, card, run, asked_at)
                 self.session.finished(ticket, self._clock())
             except EngineError as error:
@@ -192,17 +196,31 @@ class LiveListening(_Tasks):
         self._clock = clock
         self._utterances: dict[int, _Utterance] = {}
         self._draining = False
+        self._closed = False
         self._caught_up = anyio.Event()
+        self._recognisers = anyio.Semaphore(UTTERANCES_AT_ONCE)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self._closed = True
+        return await super().__aexit__(kind, error, traceback)
 
     async def append(self, audio: bytes) -> None:
-        """Take audio; returns once less than `BACKLOG_SECONDS` wait to be recognised, so a flood waits outside."""
-        before = self.session.received
-        self.session.append(audio)
-        self._metrics.heard(self.card.id, self.session.received - before)
-        self._voice_activity.submit(self)
-        while self._backlog() > BACKLOG_SECONDS:
-            self._caught_up = anyio.Event()
-            await self._caught_up.wait()
+        """Take audio; returns once less than `BACKLOG_SECONDS` wait to be recognised, so a flood waits outside.
+
+        What comes after `drain` is not heard any more.
+        """
+        for start in range(0, len(audio), BYTES_AT_ONCE):
+            if self._draining:
+                return
+            before = self.session.received
+            self.session.append(audio[start : start + BYTES_AT_ONCE])
+            self._metrics.heard(self.card.id, self.session.received - before)
+            self._voice_activity.submit(self)
+            while self._backlog() > BACKLOG_SECONDS:
+                self._caught_up = anyio.Event()
+                await self._caught_up.wait()
 
     def commit(self, reference: str | None = None) -> None:
         """Commit the audio so far; `reference` comes back if there is none."""
@@ -234,7 +252,9 @@ class LiveListening(_Tasks):
             await self.sleep(None)
 
     def obey(self) -> None:
-        """Do what the session asks of recognisers."""
+        """Do what the session asks of recognisers; nothing once the scope has been left."""
+        if self._closed:  # the verdict on its last windows may still come
+            return
         for command in self.session.commands():
             match command:
                 case recognition.Listen(ticket, settings):
@@ -276,7 +296,12 @@ class LiveListening(_Tasks):
         self.obey()
 
     async def _recognise(self, ticket: int, utterance: _Utterance, card: Card, request: ListenRequest) -> None:
-        async with self._pool.lease(card) as lease, lease.run(request) as run, anyio.create_task_group() as feeding:
+        async with (
+            self._recognisers,
+            self._pool.lease(card) as lease,
+            lease.run(request) as run,
+            anyio.create_task_group() as feeding,
+        ):
             feeding.start_soon(self._feed, utterance, run)
             async for result in run:
                 match result:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import uuid
 from collections.abc import Callable
 from time import perf_counter
 
+import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,10 +28,18 @@ CLIENT_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 class RequestMiddleware:
     """Outermost middleware. The request id is in `scope["state"]["request_id"]` and in `x-request-id`."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        drain: Drain,
+        stall_seconds: float,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._drain = drain
+        self._stall_seconds = stall_seconds
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,16 +49,26 @@ class RequestMiddleware:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         scope["path"] = DOUBLED_VERSION.sub("", scope["path"])
-        answer = _Answer(scope, send, request_id, self._clock)
+        answer = _Answer(scope, send, request_id, self._clock, self._stall_seconds)
+        try:
+            await self._serve(scope, receive, answer.send)
+        except _Stalled:  # the answer ends here, without its proper end
+            self._metrics.stalled_client()
+        finally:
+            self._note(scope, answer, request_id)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._drain.started and scope["path"].startswith("/v"):
             refusal = ApiError(503, "server_draining", "the server is shutting down", retry_after=5.0)
             refusal.kind = "service_unavailable_error"
-            await refuse(refusal, scope, receive, answer.send)
+            await refuse(refusal, scope, receive, send)
         elif scope["type"] == "http" and scope["path"].startswith("/v"):
             with self._drain.work():
-                await self._app(scope, receive, answer.send)
+                await self._app(scope, receive, send)
         else:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, send)
+
+    def _note(self, scope: Scope, answer: _Answer, request_id: str) -> None:
         if scope["type"] == "http":
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.request(route, scope["method"], answer.status, answer.seconds)
@@ -62,10 +82,18 @@ class RequestMiddleware:
         )
 
 
-class _Answer:
-    """Watches what is sent: adds the request id, notes the status and the time to the first byte."""
+class _Stalled(Exception):
+    """The client has not read anything of its answer for too long."""
 
-    def __init__(self, scope: Scope, send: Send, request_id: str, clock: Callable[[], float]) -> None:
+
+class _Answer:
+    """Watches what is sent: adds the request id, notes the status and the time to the first byte.
+
+    An HTTP answer that nobody reads ends after `patience` seconds; live sockets see to that themselves.
+    """
+
+    def __init__(self, scope: Scope, send: Send, request_id: str, clock: Callable[[], float], patience: float) -> None:
+        self._patience = patience if scope["type"] == "http" else math.inf
         self.status = 101 if scope["type"] == "websocket" else 500
         self.seconds = 0.0
         self._send = send
@@ -79,7 +107,10 @@ class _Answer:
             self.seconds = self._clock() - self._start
             message.setdefault("headers", [])
             MutableHeaders(scope=message).setdefault("x-request-id", self._request_id)
-        await self._send(message)
+        with anyio.move_on_after(self._patience) as patience:
+            await self._send(message)
+        if patience.cancelled_caught:
+            raise _Stalled
 
 
 def _request_id(scope: Scope) -> str:

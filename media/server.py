@@ -12,11 +12,13 @@ from typing import Any
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from media.app import create_app
 from media.services import Services
 from media.settings import Settings
+from media.sockets import STALLED
 
 logger = logging.getLogger("sonoreel.server")
 
@@ -24,19 +26,57 @@ MAX_MESSAGE = 24 * 1024 * 1024
 """Bytes in one WebSocket message: OpenAI allows 15 MiB of audio in one event, which base64 makes 20 MiB."""
 LOST_PEER_SECONDS = 60
 """A connection whose peer acknowledges nothing for so long is dropped by the kernel."""
+UNSENT_BYTES = 128 * 1024
+"""Bytes the kernel may hold for a client beyond what is on its way: what is queued there cannot be cancelled."""
 ABORT_AFTER_CLOSE = 12.0
 """Seconds after a close frame until the connection is cut, read or not."""
+PING_SECONDS = 20.0
+"""Seconds between two pings on a WebSocket."""
+NO_PONG = "no answer to a ping"
+
+
+def prepare_connection(transport: asyncio.BaseTransport) -> None:
+    """Tell the kernel what a client costs: how long a silent one is kept, how much is held for a slow one."""
+    connection = transport.get_extra_info("socket")
+    options = {"TCP_USER_TIMEOUT": LOST_PEER_SECONDS * 1000, "TCP_NOTSENT_LOWAT": UNSENT_BYTES}
+    for name, value in options.items():
+        if connection is not None and hasattr(socket, name):
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol; every connection begins with it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        prepare_connection(transport)
 
 
 class LiveSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, for clients that stop reading or vanish without a word."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        connection = transport.get_extra_info("socket")
-        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            with contextlib.suppress(OSError):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_PEER_SECONDS * 1000)
+    def data_received(self, data: bytes) -> None:
+        self._heard_since_ping = True
+        super().data_received(data)
+
+    def send_keepalive_ping(self) -> None:
+        self._heard_since_ping = False
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        """No pong came in time. Whoever is sending is alive all the same: the pong waits behind what is not read."""
+        if self.read_paused or self._heard_since_ping:
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
+        if not (self.close_sent or self.transport.is_closing()):
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": STALLED, "reason": NO_PONG})
+            self.conn.fail(STALLED, NO_PONG)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.transport.close()
+            self.loop.call_later(ABORT_AFTER_CLOSE, self.transport.abort)
 
     async def send(self, message: Any) -> None:
         if message["type"] == "websocket.close":
@@ -44,6 +84,8 @@ class LiveSocketProtocol(WebSocketsSansIOProtocol):
             self.writable.set()
             self.loop.call_later(ABORT_AFTER_CLOSE, self.transport.abort)
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # refused, and that is the end of it
 
 
 class Server(uvicorn.Server):
@@ -106,8 +148,10 @@ def run(app: ASGIApp, services: Services) -> None:
         host=settings.host,
         port=settings.port,
         loop="auto",
-        http="httptools",
+        http=HttpProtocol,
         ws=LiveSocketProtocol,
+        ws_ping_interval=min(PING_SECONDS, settings.stall_seconds),
+        ws_ping_timeout=settings.stall_seconds,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         access_log=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,10 @@ from media.services import Services
 logger = logging.getLogger("sonoreel.sockets")
 
 Frames: TypeAlias = Sequence[dict[str, Any]]
+STALLED = 1013
+"""The close code for a client that does not read: "try again later"."""
+UNSENT_EVENTS = 256
+"""Answers that may wait for a client to read them; with more, nothing more is read from it."""
 CLOSE_SECONDS = 1.0
 """How long a close frame may take to be handed to the transport."""
 
@@ -32,6 +37,7 @@ class LiveSocket:
         self._websocket = websocket
         self._services = services
         self._writing = anyio.Lock()
+        self._sent = anyio.Event()
 
     async def accept(self) -> None:
         """Accept with `realtime` if the client offers subprotocols: browsers drop a socket that selects none."""
@@ -49,8 +55,9 @@ class LiveSocket:
             raise ClientStalled
 
     async def end(self, frame: dict[str, Any], code: int) -> None:
-        """Say why, and close."""
-        await self.send(frame)
+        """Say why, and close; a client that is gone or does not read is spared the reason."""
+        with contextlib.suppress(ClientStalled, WebSocketDisconnect):
+            await self.send(frame)
         await self.close(code)
 
     async def close(self, code: int, reason: str = "") -> None:
@@ -67,35 +74,48 @@ class LiveSocket:
         receive: Callable[[str | bytes], Awaitable[None]],
         next_frames: Callable[[], Awaitable[Frames | None]],
         drain: Callable[[], None],
+        unsent: Callable[[], int],
     ) -> None:
         """Run the session until the client leaves, stalls, or the server drains.
 
         `receive` takes each message; `next_frames` waits for what to send next, None once everything is said after
-        `drain` was called. Returns when the socket is closed.
+        `drain` was called; `unsent` is how many answers wait to be sent: a client that does not read its answers is
+        not listened to. Returns when the socket is closed.
         """
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read, receive, tasks.cancel_scope)
+                tasks.start_soon(self._read, receive, unsent, tasks.cancel_scope)
                 tasks.start_soon(self._drain, drain, tasks.cancel_scope)
                 while (frames := await next_frames()) is not None:
                     for frame in frames:
                         await self.send(frame)
+                    self._sent.set()
                 await self.close(1001, "the server is shutting down")
                 tasks.cancel_scope.cancel()
         except* (WebSocketDisconnect, RuntimeError) as gone:
             if not _is_gone(unwrap(gone)):
                 raise
         except* ClientStalled:
-            await self.close(1013, "the client stopped reading")
+            await self.close(STALLED, "the client stopped reading")
 
-    async def _read(self, receive: Callable[[str | bytes], Awaitable[None]], session: anyio.CancelScope) -> None:
+    async def _read(
+        self,
+        receive: Callable[[str | bytes], Awaitable[None]],
+        unsent: Callable[[], int],
+        session: anyio.CancelScope,
+    ) -> None:
         while True:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
+                if message.get("code") == STALLED:
+                    self._services.metrics.stalled_client()
                 session.cancel()
                 return
             data = message.get("text")
             await receive(message["bytes"] if data is None else data)
+            while unsent() > UNSENT_EVENTS:
+                self._sent = anyio.Event()
+                await self._sent.wait()
 
     async def _drain(self, drain: Callable[[], None], session: anyio.CancelScope) -> None:
         await self._services.drain.begun()
@@ -124,6 +144,8 @@ async def live_session(websocket: WebSocket, services: Services, kind: str) -> A
         with services.drain.work(), services.metrics.live_session(kind):
             yield socket
             await socket.close(1000)
+    except (WebSocketDisconnect, ClientStalled):
+        logger.debug("the client was gone before the session began")
     finally:
         services.live_sessions -= 1
         await socket.close(1011)

@@ -91,14 +91,18 @@ class Fleet:
 
         Raises PoisonedRequest when this very request keeps killing workers, and what `provide` raises.
         """
-        if self._blame and self._blame.is_poison(fingerprint(self.card.id, request), self._clocks.now()):
-            raise PoisonedRequest("This request has made its worker fail twice; it is not tried again for now.")
+        self.refuse_poison(request)
         if all(len(worker.runs) >= self.card.concurrency for worker in self.loaded):
             await self.provide()
         worker = min(self.loaded, key=lambda worker: len(worker.runs))
         if worker.runs and len(self.workers) < self.card.replicas:
             self._begin_start()  # for the next one: this request does not wait while somebody can take it
         return worker, worker.start(request)
+
+    def refuse_poison(self, request: EngineRequest) -> None:
+        """Raises PoisonedRequest when this very request keeps killing workers."""
+        if self._blame and self._blame.is_poison(fingerprint(self.card.id, request), self._clocks.now()):
+            raise PoisonedRequest("This request has made its worker fail twice; it is not tried again for now.")
 
     def end(self, worker: WorkerProcess, run: Run) -> None:
         """The caller has left a run. If it still goes on it is cancelled, in the end with its worker."""

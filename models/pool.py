@@ -100,13 +100,19 @@ class Pool:
         await self._tasks.__aexit__(None, None, None)  # not the caller's error: it must not come out in a group
 
     @asynccontextmanager
-    async def lease(self, card: Card, *, priority: int = 0) -> AsyncIterator[Lease]:
+    async def lease(
+        self, card: Card, *, priority: int = 0, request: EngineRequest | None = None
+    ) -> AsyncIterator[Lease]:
         """A place at a model whose engine is loaded; larger priorities are served first.
+
+        `request` is what it is for, if that is known: one that keeps killing workers raises PoisonedRequest at once.
 
         Leaving the scope cancels the runs in it. The place is free again when the worker has confirmed that.
         Raises AtCapacity when queue or memory is full, and the EngineError that kept the engine from loading.
         """
         fleet = self._fleet(card)
+        if request is not None:
+            fleet.refuse_poison(request)
         slot = await fleet.admission.acquire(priority)
         lease = Lease(fleet)
         try:

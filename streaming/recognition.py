@@ -2,7 +2,8 @@
 
 A driver feeds it client audio and requests (`append`, `commit`, `clear`, `configure`), voice activity for the windows
 it asks about (`take_windows` / `heard`), and recogniser results (`hypothesis`, `segment`, `failed`); it starts what
-`commands()` asks for and sends what `next_event()` hands out. Time is the audio's own sample clock at 16 kHz.
+`commands()` asks for and sends what `next_event()` hands out. Time is the audio's own sample clock at 16 kHz: what a
+client asks for takes effect exactly behind the audio it had sent by then, however late that audio is judged.
 
 An item is what a client sees: one turn found by voice activity, or everything between two manual commits. Inside, an
 item is one or more utterances, each one run of a recogniser: silence is never sent to a recogniser, and a commit
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from streaming.agreement import LocalAgreement
 from streaming.audio import PcmEncoding, PcmReader, Resampler
+from streaming.audio_window import AudioWindow
 from streaming.transcript import Hypothesis, Segment, Word
 from streaming.voice_activity import (
     SAMPLE_RATE,
@@ -150,7 +152,7 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class CommitRefused:
-    """There was no audio to commit; `seconds` is what had come since the last commit, `reference` the caller's own."""
+    """There was nothing to commit; `seconds` is what had come since the last commit, `reference` the caller's own."""
 
     seconds: float
     reference: str | None = None
@@ -174,6 +176,19 @@ ServerEvent: TypeAlias = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    reference: str | None = None
+    last: bool = False  # no audio will follow: take what is there, and do not complain that nothing is
+
+
+class _Clear:
+    pass
+
+
+_Request: TypeAlias = _Commit | _Clear | ListeningSettings
+
+
 @dataclass(slots=True)
 class _Utterance:
     ticket: int
@@ -184,12 +199,20 @@ class _Utterance:
     fed_until: int = 0
     end: int | None = None
     segment: Segment | None = None
+    told: str = ""  # settled text that has left
+    told_words: int = 0
+    told_all: bool = False
+
+    @property
+    def heard_until(self) -> int:
+        return self.fed_until if self.end is None else self.end
 
 
 @dataclass(slots=True)
 class _Item:
     id: str
     start: int
+    announced: bool  # by SpeechStarted, so SpeechStopped has to follow
     end: int = 0
     utterances: list[_Utterance] = field(default_factory=list)
     committed: bool = False
@@ -207,36 +230,6 @@ class _Item:
         return self.committed and (self.error is not None or all(u.segment for u in self.utterances))
 
 
-class _AudioWindow:
-    """The recent past of the session's 16 kHz audio, addressed by absolute sample index."""
-
-    def __init__(self) -> None:
-        self.start = 0
-        self.end = 0
-        self._blocks: deque[npt.NDArray[np.float32]] = deque()
-
-    def append(self, samples: npt.NDArray[np.float32]) -> None:
-        if len(samples):
-            self._blocks.append(samples)
-            self.end += len(samples)
-
-    def slice(self, start: int, end: int) -> npt.NDArray[np.float32]:
-        start = max(start, self.start)
-        parts: deque[npt.NDArray[np.float32]] = deque()
-        position = self.end
-        for block in reversed(self._blocks):  # what is wanted is nearly always among the newest
-            if position <= start:
-                break
-            position -= len(block)
-            if position < end:
-                parts.appendleft(block[max(0, start - position) : end - position])
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-    def forget(self, before: int) -> None:
-        while self._blocks and self.start + len(self._blocks[0]) <= before:
-            self.start += len(self._blocks.popleft())
-
-
 class RecognitionSession:
     """One client's listening. See the module docstring for what it promises."""
 
@@ -251,11 +244,11 @@ class RecognitionSession:
         self._events: deque[ServerEvent] = deque()
         self._reader = PcmReader(settings.encoding, settings.sample_rate)
         self._resampler = Resampler(settings.sample_rate, SAMPLE_RATE)
-        self._audio = _AudioWindow()
+        self._audio = AudioWindow()
         self._windows: deque[npt.NDArray[np.float32]] = deque()
         self._judged = 0  # samples voice activity has an opinion about
         self._awaited = 0  # windows handed out and not judged yet
-        self._stale = 0  # of those, how many were cleared meanwhile
+        self._in_force = settings  # for the audio that is being judged
         self._detector = TurnDetector(settings.turn_detection or MANUAL_DETECTION)
         self._detector_origin = 0  # sample at which the detector's clock reads zero
         self._items: deque[_Item] = deque()  # in order of speech; the last may be open
@@ -264,7 +257,8 @@ class RecognitionSession:
         self._utterances: dict[int, _Utterance] = {}
         self._last_item_id: str | None = None
         self._uncommitted_from = 0
-        self._commit_after: deque[tuple[int, str | None]] = deque()
+        self._requests: deque[tuple[int, _Request]] = deque()  # each with the end of the audio before it
+        self._finished = False
 
     # ------------------------------------------------------------------ what the client says
 
@@ -279,57 +273,48 @@ class RecognitionSession:
         return (self._audio.end - self._judged) / SAMPLE_RATE
 
     def append(self, data: bytes) -> None:
-        """Take encoded audio of any length; a sample may be split between two calls."""
-        self._take(self._resampler.process(self._reader.feed(data).samples))
+        """Take encoded audio of any length; a sample may be split between two calls. After `finish` it is ignored."""
+        if not self._finished:
+            self._take(self._resampler.process(self._reader.feed(data).samples))
 
     def commit(self, reference: str | None = None) -> None:
         """End the open item here; it happens once voice activity has judged the audio before it."""
-        self._commit_after.append((self._audio.end, reference))
-        self._settle_commits()
+        if not self._finished:
+            self._restart_resampler()
+            self._ask(_Commit(reference))
 
     def clear(self) -> None:
         """Forget audio that is not committed yet."""
-        self._windows.clear()
-        self._stale = self._awaited
-        self._judged = self._audio.end - self._audio.end % WINDOW
-        self._detector = TurnDetector(self._detector.settings)
-        self._detector_origin = self._judged
-        self.voice = VoiceActivityState()
-        if self._open is not None:
-            for utterance in self._open.utterances:
-                self._utterances.pop(utterance.ticket, None)
-                if utterance.segment is None:
-                    self._commands.append(Abandon(utterance.ticket))
-            self._items.remove(self._open)
-            self._open = self._speaking = None
-        self._commit_after.clear()
-        self._uncommitted_from = self._audio.end
-        self._events.append(Cleared())
+        if not self._finished:
+            self._restart_resampler()
+        self._ask(_Clear())
 
     def configure(self, settings: ListeningSettings) -> None:
         """Replace the settings; what they change takes effect with the next audio."""
         before, self.settings = self.settings, settings
-        if (before.encoding, before.sample_rate) != (settings.encoding, settings.sample_rate):
-            self._take(self._resampler.finish())
+        if not self._finished and (before.encoding, before.sample_rate) != (settings.encoding, settings.sample_rate):
+            self._restart_resampler()
             self._reader = PcmReader(settings.encoding, settings.sample_rate)
-            self._resampler = Resampler(settings.sample_rate, SAMPLE_RATE)
-        self._detector.settings = settings.turn_detection or MANUAL_DETECTION
-        self._events.append(Reconfigured(settings))
-        if before.turn_detection is None and settings.turn_detection and self._open and not self._speaking:
-            self._close_item(self._open, self._audio.end)
+        self._ask(settings)
 
     def finish(self) -> None:
         """No more audio will come: whatever is open is committed."""
-        padding = -self._audio.end % WINDOW
+        if self._finished:
+            return
+        self._finished = True
         self._take(self._resampler.finish())
-        self._take(np.zeros(padding, np.float32))
-        if self._open is not None or self.settings.turn_detection is None or self._windows:
-            self.commit()
+        self._take(np.zeros(-self._audio.end % WINDOW, np.float32))
+        self._ask(_Commit(last=True))
+
+    @property
+    def unsent(self) -> int:
+        """How many events wait to be taken."""
+        return len(self._events)
 
     @property
     def drained(self) -> bool:
         """Nothing is left to recognise or to send."""
-        return not (self._items or self._events or self._windows or self._awaited or self._commit_after)
+        return not (self._items or self._events or self._windows or self._awaited or self._requests)
 
     # ------------------------------------------------------------------ voice activity
 
@@ -345,15 +330,13 @@ class RecognitionSession:
 
     def heard(self, probabilities: Sequence[float]) -> None:
         """Speech probabilities (0..1) of the windows taken last, in their order."""
-        self._awaited -= len(probabilities)
-        skipped = min(self._stale, len(probabilities))
-        self._stale -= skipped
-        for probability in probabilities[skipped:]:
+        for probability in probabilities[: self._awaited]:
+            self._awaited -= 1
             for event in self._detector.push(probability):
                 self._voice_event(event)
             self._judged += WINDOW
             self._feed_speech(self._judged)
-        self._settle_commits()
+            self._obey_requests()
         self._forget()
 
     # ------------------------------------------------------------------ what the recogniser says
@@ -362,15 +345,20 @@ class RecognitionSession:
         """A newer belief about an utterance, times in seconds from its first sample."""
         if (utterance := self._utterances.get(ticket)) is None:
             return
+        if utterance.end is not None:
+            length = (utterance.end - utterance.start) / SAMPLE_RATE
+            hypothesis = Hypothesis(tuple(word for word in hypothesis.words if word.start < length))
         utterance.hypothesis = hypothesis
-        settled = " ".join(word.text for word in utterance.agreement.push(hypothesis.words))
-        self._show(utterance.item, settled)
+        utterance.agreement.push(hypothesis.words)
+        self._show(utterance.item)
 
     def segment(self, ticket: int, segment: Segment) -> None:
         """The final text of an utterance, times in seconds from its first sample."""
         if (utterance := self._utterances.pop(ticket, None)) is None:
             return
         utterance.segment = _within(segment, utterance)
+        if not utterance.item.concluded:
+            self._show(utterance.item)
         self._complete_items()
 
     def failed(self, ticket: int, error: Exception) -> None:
@@ -394,6 +382,11 @@ class RecognitionSession:
 
     # ------------------------------------------------------------------ inside
 
+    def _restart_resampler(self) -> None:
+        """Take what the resampler holds back: it came before what is asked now."""
+        self._take(self._resampler.finish())
+        self._resampler = Resampler(self.settings.sample_rate, SAMPLE_RATE)
+
     def _take(self, samples: npt.NDArray[np.float32]) -> None:
         before = self._audio.end
         self._audio.append(samples)
@@ -409,17 +402,17 @@ class RecognitionSession:
                 self._stop_utterance(self._detector_origin + event.at_sample)
 
     def _start_utterance(self, start: int) -> None:
-        start = max(start, self._uncommitted_from)
-        by_hand = self.settings.turn_detection is None
+        start = max(start, self._uncommitted_from, self._audio.start)
         item = self._open
-        if item is None:
-            item = self._open_item(self._uncommitted_from if by_hand else start)
-            if not by_hand:
-                self._events.append(SpeechStarted(item.id, start / SAMPLE_RATE))
+        if item is None and self._by_hand:
+            item = self._open_item(self._uncommitted_from)
+        elif item is None:
+            item = self._open_item(start, announced=True)
+            self._events.append(SpeechStarted(item.id, start / SAMPLE_RATE))
         utterance = _Utterance(next(self._tickets), start, item, fed_until=start)
         item.utterances.append(utterance)
         self._utterances[utterance.ticket] = self._speaking = utterance
-        self._commands.append(Listen(utterance.ticket, self.settings))
+        self._commands.append(Listen(utterance.ticket, self._in_force))
 
     def _stop_utterance(self, end: int) -> None:
         if (utterance := self._speaking) is None:
@@ -428,41 +421,74 @@ class RecognitionSession:
         self._speaking = None
         utterance.end = end
         self._commands.append(Conclude(utterance.ticket))
-        if self.settings.turn_detection is not None:
+        if not self._by_hand:
             self._close_item(utterance.item, end)
 
     def _feed_speech(self, until: int) -> None:
         utterance = self._speaking
         if utterance is not None and until > utterance.fed_until:
-            samples = self._audio.slice(utterance.fed_until, until)
-            utterance.fed_until += len(samples)
-            self._commands.append(Hear(utterance.ticket, samples))
+            self._commands.append(Hear(utterance.ticket, self._audio.slice(utterance.fed_until, until)))
+            utterance.fed_until = until
 
-    def _open_item(self, start: int) -> _Item:
-        item = self._open = _Item(f"{self._item_prefix}_{next(self._numbers)}", start)
+    def _open_item(self, start: int, *, announced: bool = False) -> _Item:
+        item = self._open = _Item(f"{self._item_prefix}_{next(self._numbers)}", start, announced)
         self._items.append(item)
         return item
 
-    def _settle_commits(self) -> None:
-        # A commit waits for the whole windows before it; what is left of a window cannot hold a word.
-        while self._commit_after and self._judged >= (end := self._commit_after[0][0]) - end % WINDOW:
-            self._commit_now(*self._commit_after.popleft())
+    @property
+    def _by_hand(self) -> bool:
+        return self._in_force.turn_detection is None
 
-    def _commit_now(self, at: int, reference: str | None) -> None:
+    def _ask(self, request: _Request) -> None:
+        self._requests.append((self._audio.end, request))
+        self._obey_requests()
+
+    def _obey_requests(self) -> None:
+        # A request waits for the whole windows before it; what is left of a window cannot begin or end a turn.
+        while self._requests and self._judged >= (end := self._requests[0][0]) - end % WINDOW:
+            match self._requests.popleft()[1]:
+                case _Commit() as commit:
+                    self._commit_now(end, commit)
+                case _Clear():
+                    self._clear_now(end)
+                case ListeningSettings() as settings:
+                    self._configure_now(end, settings)
+
+    def _commit_now(self, at: int, commit: _Commit) -> None:
         seconds = (at - self._uncommitted_from) / SAMPLE_RATE
-        by_hand = self.settings.turn_detection is None
-        if self._open is None and (not by_hand or seconds < SHORTEST_COMMIT):
-            self._events.append(CommitRefused(max(0.0, seconds), reference))
-            return
-        for event in self._detector.force_stop():
-            self._voice_event(event)
-        if by_hand or self._open is not None:
-            self._close_item(self._open or self._open_item(self._uncommitted_from), at)
+        committed_before = self._last_item_id
+        if commit.last or not self._by_hand or seconds >= SHORTEST_COMMIT:
+            for event in self._detector.force_stop():
+                self._voice_event(replace(event, at_sample=at - self._detector_origin) if _stops(event) else event)
+            if self._open is not None or (self._by_hand and not commit.last):
+                self._close_item(self._open or self._open_item(self._uncommitted_from), at)
+        if self._last_item_id == committed_before and not commit.last:
+            self._events.append(CommitRefused(max(0.0, seconds), commit.reference))
+
+    def _clear_now(self, at: int) -> None:
+        self._detector = TurnDetector(self._detector.settings)
+        self._detector_origin = self._judged
+        if self._open is not None:
+            for utterance in self._open.utterances:
+                self._utterances.pop(utterance.ticket, None)
+                if utterance.segment is None:
+                    self._commands.append(Abandon(utterance.ticket))
+            self._items.remove(self._open)
+            self._open = self._speaking = None
+        self._uncommitted_from = at
+        self._events.append(Cleared())
+
+    def _configure_now(self, at: int, settings: ListeningSettings) -> None:
+        was_by_hand, self._in_force = self._by_hand, settings
+        self._detector.settings = settings.turn_detection or MANUAL_DETECTION
+        if was_by_hand and not self._by_hand and self._open is not None and self._speaking is None:
+            self._close_item(self._open, at)
+        self._events.append(Reconfigured(settings))
 
     def _close_item(self, item: _Item, end: int) -> None:
         item.committed = True
         item.end = end
-        if item.utterances and self.settings.turn_detection is not None:
+        if item.announced:
             self._events.append(SpeechStopped(item.id, end / SAMPLE_RATE))
         self._events.append(Committed(item.id, self._last_item_id))
         self._last_item_id = item.id
@@ -470,16 +496,15 @@ class RecognitionSession:
         self._uncommitted_from = end
         self._complete_items()
 
-    def _show(self, item: _Item, settled: str) -> None:
+    def _show(self, item: _Item) -> None:
+        settled = _newly_settled(item)
         text = item.text
-        if text == item.shown and not settled:
+        if item.error is not None or (text == item.shown and not settled):
             return
         item.shown = text
-        joined = f" {settled}" if settled and item.settled else settled
-        item.settled += joined
-        start = item.start / SAMPLE_RATE
-        end = max(utterance.fed_until for utterance in item.utterances) / SAMPLE_RATE
-        self._events.append(Partial(item.id, text, joined, start, max(0.0, end - start)))
+        end = max(utterance.heard_until for utterance in item.utterances)
+        start, duration = item.start / SAMPLE_RATE, max(0, end - item.start) / SAMPLE_RATE
+        self._events.append(Partial(item.id, text, settled, start, duration))
 
     def _complete_items(self) -> None:
         while self._items and self._items[0].concluded:
@@ -494,13 +519,47 @@ class RecognitionSession:
             segments = [utterance.segment for utterance in item.utterances if utterance.segment]
             words = tuple(word for segment in segments for word in segment.words)
             language = next((segment.language for segment in segments if segment.language), self.settings.language)
-            text = item.text
-            rest = text[len(item.settled) :] if text.startswith(item.settled) else ""
-            self._events.append(Completed(item.id, text, rest, words, start, duration, language))
+            settled = _newly_settled(item)
+            self._events.append(Completed(item.id, item.text, settled, words, start, duration, language))
 
     def _forget(self) -> None:
         # A window more than the detector asks for, because settings that ask for more padding may come meanwhile.
         self._audio.forget(self._detector_origin + self._detector.keep_from - SAMPLE_RATE)
+
+
+def _stops(event: VoiceStarted | VoiceStopped) -> bool:
+    return isinstance(event, VoiceStopped)
+
+
+def _newly_settled(item: _Item) -> str:
+    """What became certain of an item since the last call, to be appended to what came back before.
+
+    Words of an utterance wait until the utterances before it have their segments, so that all of it reads in order.
+    """
+    before = len(item.settled)
+    for utterance in item.utterances:
+        if utterance.told_all:
+            continue
+        words = utterance.agreement.settled[utterance.told_words :]
+        utterance.told_words += len(words)
+        _tell(item, utterance, " ".join(word.text for word in words))
+        if (segment := utterance.segment) is None:
+            break
+        utterance.told_all = True
+        if segment.text.startswith(utterance.told):
+            _tell(item, utterance, segment.text[len(utterance.told) :], gap="")
+        else:
+            offset = utterance.start / SAMPLE_RATE
+            own = [replace(word, start=word.start - offset, end=word.end - offset) for word in segment.words]
+            _tell(item, utterance, " ".join(word.text for word in utterance.agreement.unsettled(own)))
+    return item.settled[before:]
+
+
+def _tell(item: _Item, utterance: _Utterance, text: str, gap: str = " ") -> None:
+    if text:
+        joined = (gap if utterance.told else "") + text
+        item.settled += joined if utterance.told or not item.settled else f" {joined}"
+        utterance.told += joined
 
 
 def _within(segment: Segment, utterance: _Utterance) -> Segment:

@@ -99,7 +99,7 @@ class _Conversation:
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_idle, tasks.cancel_scope)
-            await self._socket.converse(self._receive, self._next_frames, self._live.drain)
+            await self._socket.converse(self._receive, self._next_frames, self._live.drain, self._unsent)
             tasks.cancel_scope.cancel()
 
     async def _receive(self, message: str | bytes) -> None:
@@ -144,6 +144,9 @@ class _Conversation:
             settings = self._live.session.settings
             self._dialect = _dialect(spoken, self._session_id, self._live.card.id, settings)
 
+    def _unsent(self) -> int:
+        return len(self._answers) + self._live.session.unsent
+
     async def _next_frames(self) -> Frames | None:
         while True:
             if self._answers:
@@ -156,7 +159,7 @@ class _Conversation:
 
     async def _watch_idle(self, session: anyio.CancelScope) -> None:
         limit = self._services.settings.realtime_idle_seconds
-        while (left := self._last_append + limit - self._services.clock()) > 0:
+        while (left := self._last_append + limit - self._services.clock()) > 0:  # noqa: ASYNC110 - every append moves the deadline
             await anyio.sleep(left)
         message = f"Timeout: no audio for {limit:g} seconds"
         error = ApiError(408, "idle_timeout", message, kind="request_timeout")
