@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 
 from streaming.audio import PcmEncoding, encode_pcm
 from tests.bench.bench import Bench
+from tests.bench.probe import cores
 from tests.bench.raw_socket import RawSocket, append_event, text_frame
 from tests.bench.realtime_client import realtime_path
 from tests.bench.recording import SAMPLE_RATE, noise
@@ -33,6 +34,8 @@ async def measure(bench: Bench) -> Figure:
     figure = Figure("ingest", "Ingest-only sessions: voice activity, no recogniser", conditions)
     room = _Room(bench.server.websocket_url)
     most, per_core = 0, 0.0
+    idle = await bench.server.cpu(1.0)
+    figure.add("idle: CPU, not counted below", "ms/s", [1000 * idle])
     async with anyio.create_task_group() as sending:
         for sessions in steps:
             await room.fill(sessions, sending)
@@ -40,7 +43,7 @@ async def measure(bench: Bench) -> Figure:
             room.worst_delay = 0.0
             await anyio.sleep(seconds)
             after = await bench.server.readings()
-            cpu = (after.cpu_seconds - before.cpu_seconds) / (after.at - before.at)
+            cpu = cores(before, after) - idle
             lags = [1000 * lag for lag in after.lags]
             figure.add(f"{sessions} sessions: loop lag", "ms", lags)
             figure.add(f"{sessions} sessions: CPU per second of audio", "ms", [1000 * cpu / sessions])

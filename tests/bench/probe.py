@@ -27,6 +27,11 @@ class Readings(msgspec.Struct):
     own: list[float]
 
 
+def cores(before: Readings, after: Readings) -> float:
+    """How many cores the process used between two looks."""
+    return (after.cpu_seconds - before.cpu_seconds) / (after.at - before.at)
+
+
 class Probe:
     """Wraps an application; GET /bench/readings answers what was seen since the last time it was asked.
 

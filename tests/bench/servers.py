@@ -26,7 +26,7 @@ from media.server import run
 from media.services import Services
 from media.settings import load_settings
 from models.catalog import Catalog
-from tests.bench.probe import PATH, Probe, Readings
+from tests.bench.probe import PATH, Probe, Readings, cores
 from tests.journeys.server_process import ServerProcess
 
 ENVIRON = {"SONOREEL_MAX_LIVE_SESSIONS": "4096"}
@@ -38,6 +38,12 @@ class ProbedServer(ServerProcess):
     async def readings(self) -> Readings:
         """What the probe saw since the last time."""
         return msgspec.json.decode(await anyio.to_thread.run_sync(self._read_probe), type=Readings)
+
+    async def cpu(self, seconds: float) -> float:
+        """Cores in use by the API process, over so long."""
+        before = await self.readings()
+        await anyio.sleep(seconds)
+        return cores(before, await self.readings())
 
     def _read_probe(self) -> bytes:
         address = urlsplit(self.url)

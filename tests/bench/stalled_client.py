@@ -18,33 +18,43 @@ from tests.bench.speech_client import CANCELLED, DELTA, SpeechClient, speech_cli
 
 TEXT = "Nobody listens to this, and yet it is spoken for as long as there is room to put it. "
 LONG_TEXT = TEXT * 2_000
-INTERVAL = 0.1
+INTERVAL = 0.15
 GROWTH_TARGET = Target(8.0, "max")
 OTHERS_TARGET = Target(1.1)
 
 
 async def measure(bench: Bench) -> Figure:
-    """Megabytes that the processes grow by while a client has two hours of speech made and reads none of it."""
+    """Megabytes that the processes grow by while a client has two hours of speech made and reads none of it.
+
+    Another client of the same server is compared, in turns, with one of a server that has no such client.
+    """
     seconds = bench.amount(6, 3)
     figure = Figure("stalled_client", "A client that stops reading", {"seconds": seconds, "pacing": "none"})
     with probed_server("sonoreel") as server:
-        async with speech_client(server.websocket_url, voice=VOICE, pacing="none") as other:
-            await _read_for(other, seconds)
-            alone = [await _first_audio(other) for _ in range(seconds * 5)]
+        async with (
+            speech_client(server.websocket_url, voice=VOICE, pacing="none") as beside,
+            speech_client(bench.server.websocket_url, voice=VOICE, pacing="none") as elsewhere,
+        ):
+            await _read_for(beside, seconds)
+            await _read_for(elsewhere, 0.5)
             before = _memory(server)
             stalled = await _stall(server)
             growth: list[tuple[float, float]] = []
-            beside = []
-            for _ in range(seconds * 5):
-                beside.append(await _first_audio(other))
+            first_audio: list[tuple[float, float]] = []
+            for _ in range(round(seconds / INTERVAL)):
+                first_audio.append((await _first_audio(beside), await _first_audio(elsewhere)))
                 api, workers = _memory(server)
                 growth.append(((api - before[0]) / 1e6, (workers - before[1]) / 1e6))
                 await anyio.sleep(INTERVAL)
+            spent = [await used.cpu(1.0) for used in (server, bench.server)]
             stalled.close()
     figure.add("API process", "MB", [api for api, _ in growth], GROWTH_TARGET)
     figure.add("workers", "MB", [workers for _, workers in growth])
-    figure.compare("first audio of another client", "ms", beside, "alone", alone, OTHERS_TARGET)
-    figure.add("first audio, alone", "ms", alone)
+    others, alone = [one for one, _ in first_audio], [other for _, other in first_audio]
+    figure.compare("first audio of another client", "ms", others, "without", alone, OTHERS_TARGET)
+    figure.add("first audio on a server without one", "ms", alone)
+    figure.add("CPU of the API process when only it is there", "ms/s", [1000 * spent[0]])
+    figure.add("CPU of the API process without one", "ms/s", [1000 * spent[1]])
     return figure
 
 
