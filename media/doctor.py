@@ -185,10 +185,9 @@ def examine_port(host: str, port: int) -> Finding:
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             listener.bind(address)
-    except socket.gaierror as error:
-        return Finding(
-            "server", "port", "failed", f"{host}: {error.strerror}", f"set {PREFIX}HOST to an address of this machine"
-        )
+    except (socket.gaierror, UnicodeError):
+        remedy = f"set {PREFIX}HOST to an address of this machine"
+        return Finding("server", "port", "failed", f"{host} is no address", remedy)
     except OSError as error:
         if _is_ours(host, port):
             return Finding("server", "port", "ok", f"{where}: a Sonoreel server is running there")
