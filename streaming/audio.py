@@ -95,8 +95,10 @@ def quantize(samples: Samples) -> npt.NDArray[np.int16]:
 
 def bounded(samples: Samples) -> Samples:
     """-1..1 and finite: one NaN or 1e30 from a client would ring on through resampler and codec state."""
-    finite = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    return np.clip(finite, np.float32(-1.0), np.float32(1.0))
+    samples = np.asarray(samples, np.float32)
+    if not np.isfinite(samples).all():  # nearly never: replacing costs ten times as much as looking
+        samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.clip(samples, np.float32(-1.0), np.float32(1.0))
 
 
 class PcmReader:
