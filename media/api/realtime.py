@@ -45,7 +45,10 @@ async def realtime_socket(websocket: WebSocket) -> None:
             card = services.card(query.get("model", ""), "transcription")
             settings = read_query(query) if name == "together" else ListeningSettings()
         except (ApiError, EngineError) as error:
-            dialect = _dialect(name or "openai", session_id, "", ListeningSettings())
+            dialect = _dialect(name or "openai", session_id, query.get("model", ""), ListeningSettings())
+            if name == "together":
+                # Its SDK only reads an error after this frame: an error in its place loses its code and message.
+                await socket.send(dialect.created())
             await socket.end(dialect.ended(error), dialect.close_code(error))
             return
         dialect = _dialect(name, session_id, card.id, settings)

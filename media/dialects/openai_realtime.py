@@ -145,25 +145,20 @@ class OpenAIRealtime:
             "noise_reduction": None,
             "turn_detection": dict(DEFAULT_VAD),
         }
+        self._proposed: Frame | None = None
+        """An update that names a model; it holds once that model is `resolved`, and never if there is no such model."""
 
     @property
     def settings(self) -> ListeningSettings:
         """The session as the listening session needs it."""
-        transcription = self._input["transcription"] or {}
-        format = self._input["format"]
-        vad = self._input["turn_detection"]
-        return ListeningSettings(
-            encoding=ENCODINGS[format["type"]],
-            sample_rate=format.get("rate", 8_000),
-            turn_detection=None if vad is None else _turn_detection(vad),
-            language=transcription.get("language") or "",
-            prompt=transcription.get("prompt") or "",
-        )
+        return _settings(self._input)
 
     def created(self) -> Frame:
         return {"type": "session.created", "event_id": _event_id(), "session": self._session()}
 
     def resolved(self, model: str) -> None:
+        if self._proposed is not None:
+            self._input, self._proposed = self._proposed, None
         if self._input["transcription"] is not None:
             self._input["transcription"]["model"] = model
 
@@ -248,10 +243,12 @@ class OpenAIRealtime:
             merged["turn_detection"] = base | msgspec.to_builtins(change.turn_detection)
         if change.noise_reduction is not UNSET:
             merged["noise_reduction"] = change.noise_reduction
-        self._input = merged
         if include is not UNSET:
             self._include = include
-        return Configure(self.settings, model)
+        if model is None:
+            self._input = merged
+        self._proposed = None if model is None else merged
+        return Configure(_settings(merged), model)
 
     def _session(self) -> Frame:
         shared: Frame = {
@@ -297,6 +294,19 @@ class OpenAIRealtime:
         if event.language:
             completed["languages"] = [{"code": event.language}]
         return [*frames, completed]
+
+
+def _settings(audio_input: Frame) -> ListeningSettings:
+    transcription = audio_input["transcription"] or {}
+    format = audio_input["format"]
+    vad = audio_input["turn_detection"]
+    return ListeningSettings(
+        encoding=ENCODINGS[format["type"]],
+        sample_rate=format.get("rate", 8_000),
+        turn_detection=None if vad is None else _turn_detection(vad),
+        language=transcription.get("language") or "",
+        prompt=transcription.get("prompt") or "",
+    )
 
 
 def _from_beta(session: BetaSession) -> AudioInput:

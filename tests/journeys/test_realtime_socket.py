@@ -190,10 +190,11 @@ async def test_together_fatal_errors_come_in_band_with_a_normal_close(
 ) -> None:
     async with open_socket(server, PATH, TOGETHER | query) as socket:
         frames, closed = await socket.until_closed()
-        assert kinds(frames) == [FAILED]
-        assert "event_type" not in frames[0]
-        assert frames[0]["error"]["code"] == code
-        assert words in frames[0]["error"]["message"] + (frames[0]["error"]["param"] or "")
+        assert kinds(frames) == ["session.created", FAILED]
+        assert "event_type" not in frames[1]
+        error = frames[1]["error"]
+        assert error["code"] == code
+        assert words in error["message"] + (error["param"] or "")
         assert closed == 1000
 
 
@@ -415,6 +416,8 @@ async def test_a_model_may_come_with_the_session_update(server: ServerProcess) -
         refused = await socket.receive()
         assert refused["error"]["event_id"] == "wrong"
         assert refused["error"]["code"] == "model_not_found"
+        unchanged = await update(socket, "session.update", {"type": "transcription"})
+        assert unchanged["audio"]["input"]["transcription"]["model"] == "pocketsphinx"
         known = {"type": "transcription", "audio": {"input": {"transcription": {"model": "pocketsphinx"}}}}
         changed = await update(socket, "session.update", known)
         assert changed["audio"]["input"]["transcription"]["model"] == "pocketsphinx"
