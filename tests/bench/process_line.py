@@ -14,7 +14,7 @@ from models.catalog import Card, Catalog
 from models.interfaces import SpeechRequest
 from models.pool import Pool
 from tests.bench.bench import Bench
-from tests.bench.report import Figure, Target
+from tests.bench.report import Figure
 from tests.bench.stub_engine import SAMPLE_RATE
 
 SAMPLES = round(0.06 * SAMPLE_RATE)
@@ -24,8 +24,6 @@ ENDLESS = 10**9
 CARD = Card(
     id="stub", task="speech", engine="tests.bench.stub_engine", name="Stub", options={"samples": SAMPLES}, concurrency=4
 )
-CALL_TARGET = Target(1.0)
-ITEM_TARGET = Target(0.1)
 
 
 async def measure(bench: Bench) -> Figure:
