@@ -29,6 +29,7 @@ from streaming.audio import PcmEncoding, PcmReader, Resampler
 from streaming.audio_window import AudioWindow
 from streaming.transcript import Hypothesis, Segment, Word
 from streaming.voice_activity import (
+    PATIENT,
     SAMPLE_RATE,
     WINDOW,
     SpeechStarted as VoiceStarted,
@@ -38,15 +39,6 @@ from streaming.voice_activity import (
     VoiceActivityState,
 )
 
-MANUAL_DETECTION = TurnDetection(
-    threshold=0.3,
-    prefix_padding=0.3,
-    silence_duration=1.0,
-    min_speech=0.064,
-    max_speech=30.0,
-    trailing_padding=0.4,
-)
-"""How speech is found inside audio that the client commits by hand: sensitive, and patient with pauses."""
 SHORTEST_COMMIT = 0.1
 """Seconds of audio a manual commit needs (the limit OpenAI states)."""
 
@@ -249,7 +241,7 @@ class RecognitionSession:
         self._judged = 0  # samples voice activity has an opinion about
         self._awaited = 0  # windows handed out and not judged yet
         self._in_force = settings  # for the audio that is being judged
-        self._detector = TurnDetector(settings.turn_detection or MANUAL_DETECTION)
+        self._detector = TurnDetector(settings.turn_detection or PATIENT)
         self._detector_origin = 0  # sample at which the detector's clock reads zero
         self._items: deque[_Item] = deque()  # in order of speech; the last may be open
         self._open: _Item | None = None
@@ -480,7 +472,7 @@ class RecognitionSession:
 
     def _configure_now(self, at: int, settings: ListeningSettings) -> None:
         was_by_hand, self._in_force = self._by_hand, settings
-        self._detector.settings = settings.turn_detection or MANUAL_DETECTION
+        self._detector.settings = settings.turn_detection or PATIENT
         if was_by_hand and not self._by_hand and self._open is not None and self._speaking is None:
             self._close_item(self._open, at)
         self._events.append(Reconfigured(settings))
