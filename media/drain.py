@@ -19,6 +19,7 @@ class Drain:
         self._expired = anyio.Event()
         self._idle = anyio.Event()
         self._open = 0
+        self._requests: set[anyio.CancelScope] = set()
 
     @property
     def started(self) -> bool:
@@ -48,6 +49,16 @@ class Drain:
             if self.started and self._open == 0:
                 self._idle.set()
 
+    @contextmanager
+    def request(self) -> Iterator[anyio.CancelScope]:
+        """Work that is cancelled at the deadline; `cancelled_caught` of the scope tells."""
+        with self.work(), anyio.CancelScope() as scope:
+            self._requests.add(scope)
+            try:
+                yield scope
+            finally:
+                self._requests.remove(scope)
+
     async def finish(self, seconds: float, grace: float = 2.0) -> bool:
         """Begin, and wait until all work has ended; after `seconds` tell it to end at once and wait `grace` more.
 
@@ -60,6 +71,8 @@ class Drain:
             await self._idle.wait()
             return True
         self._expired.set()
+        for scope in self._requests:
+            scope.cancel()
         with anyio.move_on_after(grace):
             await self._idle.wait()
         return False

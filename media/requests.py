@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from media.access import refuse
 from media.drain import Drain
-from media.errors import ApiError
+from media.errors import ApiError, unwrap
 from media.metrics import Metrics
+from models.errors import EngineError
 
 logger = logging.getLogger("sonoreel.requests")
 
@@ -51,22 +52,32 @@ class RequestMiddleware:
         scope["path"] = DOUBLED_VERSION.sub("", scope["path"])
         answer = _Answer(scope, send, request_id, self._clock, self._stall_seconds)
         try:
-            await self._serve(scope, receive, answer.send)
-        except _Stalled:  # the answer ends here, without its proper end
+            await self._serve(scope, receive, answer)
+        except _Stalled:
             self._metrics.stalled_client()
+            logger.warning("a client did not read its answer: %s", request_id)
+        except Exception as error:
+            # Once an answer has begun its status is out: without its proper end it tells the client to try again.
+            if not (answer.begun and isinstance(_cause(error), EngineError)):
+                raise
+            logger.warning("an answer broke off, the engine failed: %s", request_id)
         finally:
             self._note(scope, answer, request_id)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._drain.started and scope["path"].startswith("/v"):
-            refusal = ApiError(503, "server_draining", "the server is shutting down", retry_after=5.0)
-            refusal.kind = "service_unavailable_error"
-            await refuse(refusal, scope, receive, send)
-        elif scope["type"] == "http" and scope["path"].startswith("/v"):
-            with self._drain.work():
-                await self._app(scope, receive, send)
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        refusal = ApiError(503, "server_draining", "the server is shutting down", retry_after=5.0)
+        refusal.kind = "service_unavailable_error"
+        if not scope["path"].startswith("/v"):
+            await self._app(scope, receive, answer.send)
+        elif self._drain.started:
+            await refuse(refusal, scope, receive, answer.send)
+        elif scope["type"] == "websocket":
+            await self._app(scope, receive, answer.send)
         else:
-            await self._app(scope, receive, send)
+            with self._drain.request() as work:
+                await self._app(scope, receive, answer.send)
+            if work.cancelled_caught and not answer.begun:
+                await refuse(refusal, scope, receive, answer.send)
 
     def _note(self, scope: Scope, answer: _Answer, request_id: str) -> None:
         if scope["type"] == "http":
@@ -80,6 +91,11 @@ class RequestMiddleware:
             answer.seconds,
             request_id,
         )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Starlette wraps an error that comes after the start of an answer."""
+    return unwrap(error.__cause__ or error)
 
 
 class _Stalled(Exception):
@@ -96,6 +112,7 @@ class _Answer:
         self._patience = patience if scope["type"] == "http" else math.inf
         self.status = 101 if scope["type"] == "websocket" else 500
         self.seconds = 0.0
+        self.begun = False
         self._send = send
         self._request_id = request_id
         self._clock = clock
@@ -105,6 +122,7 @@ class _Answer:
         if message["type"] in {"http.response.start", "websocket.http.response.start", "websocket.accept"}:
             self.status = message.get("status", 101)
             self.seconds = self._clock() - self._start
+            self.begun = True
             message.setdefault("headers", [])
             MutableHeaders(scope=message).setdefault("x-request-id", self._request_id)
         with anyio.move_on_after(self._patience) as patience:

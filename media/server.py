@@ -30,8 +30,13 @@ UNSENT_BYTES = 128 * 1024
 """Bytes the kernel may hold for a client beyond what is on its way: what is queued there cannot be cancelled."""
 ABORT_AFTER_CLOSE = 12.0
 """Seconds after a close frame until the connection is cut, read or not."""
+BYTES_AFTER_CLOSE = 4 * 1024 * 1024
+"""What a client may still send after a close frame, having been on its way; then the connection is cut."""
 PING_SECONDS = 20.0
 """Seconds between two pings on a WebSocket."""
+UNWANTED_LOGS = ('%s - "WebSocket', "ASGI callable returned without completing response")
+"""Lines of uvicorn's log that would give away a query, which may hold a key, or that the request middleware has said
+better. Answers that had to be broken off are ended in just this way."""
 NO_PONG = "no answer to a ping"
 
 
@@ -56,8 +61,15 @@ class HttpProtocol(HttpToolsProtocol):
 class LiveSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, for clients that stop reading or vanish without a word."""
 
+    _after_close = 0
+
     def data_received(self, data: bytes) -> None:
         self._heard_since_ping = True
+        if self.close_sent:
+            self._after_close += len(data)
+            if self._after_close > BYTES_AFTER_CLOSE:
+                self.transport.abort()
+                return
         super().data_received(data)
 
     def send_keepalive_ping(self) -> None:
@@ -99,7 +111,12 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            hint = "cannot listen on %s port %d: if another server has it, choose one with SONOREEL_PORT or --port"
+            logger.error(hint, self.config.host, self.config.port)
+            raise
         if self.started:
             for server in self.servers:
                 for listener in server.sockets:
@@ -141,8 +158,7 @@ def run(app: ASGIApp, services: Services) -> None:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # uvicorn logs the whole query of a WebSocket, which may hold a key; the request middleware logs paths.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket" not in str(record.msg))
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith(UNWANTED_LOGS))
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -56,6 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     settings = {"SONOREEL_WARM": "espeak-ng,pocketsphinx", "SONOREEL_STALL_SECONDS": str(STALL_SECONDS)}
     with running_server(folder / "data", SONOREEL_MODELS_DIR=cards, **settings) as server:
         yield server
+        assert not [line for line in server.log if "Traceback" in line]
 
 
 @pytest.fixture
@@ -248,8 +249,8 @@ async def test_clients_that_crash_leave_nothing_behind(server: ServerProcess, ga
 
     async def listener() -> None:
         async with open_socket(server, REALTIME, TOGETHER) as socket:
-            await socket.receive()
             await hear(socket, speech)
+            await socket.until(f"{TRANSCRIPTION}.delta")
             vanish(socket.connection)
 
     async def crash(rounds: int) -> None:
@@ -362,9 +363,7 @@ async def test_an_unread_stream_of_refusals_is_not_kept(server: ServerProcess, g
             memory.look()
             return await gauges.sessions() == 0
 
-        await eventually(is_let_go)
-        tasks.cancel_scope.cancel()
-        vanish(flood.connection)
+        await eventually(is_let_go)  # and the connection of one that goes on sending is cut, which ends `send`
     assert memory.growth <= 16 * MB, f"{memory.growth / MB:.1f} MB after {sent} frames"
 
 
