@@ -195,6 +195,7 @@ class LiveListening(_Tasks):
         self._metrics = metrics
         self._clock = clock
         self._utterances: dict[int, _Utterance] = {}
+        self._adaptation: dict[str, bytes] = {}  # by model: what its engine has learnt about this client's voice
         self._draining = False
         self._closed = False
         self._caught_up = anyio.Event()
@@ -271,6 +272,7 @@ class LiveListening(_Tasks):
                     self._utterances[ticket].changed.set()
                 case recognition.Abandon(ticket) if ticket in self._utterances:
                     self._utterances[ticket].scope.cancel()
+        self._voice_activity.submit(self)  # a commit waits for the audio before it to be judged
         self._caught_up.set()
         self.wake()
 
@@ -283,7 +285,7 @@ class LiveListening(_Tasks):
         card = self.card
         with utterance.scope:
             try:
-                await self._recognise(ticket, utterance, card, ListenRequest(settings.language, settings.prompt))
+                await self._recognise(ticket, utterance, card, settings)
                 self._metrics.turn("completed")
                 self._metrics.final(card.id, self._clock() - utterance.ended_at)
             except* EngineError as group:
@@ -295,7 +297,8 @@ class LiveListening(_Tasks):
         del self._utterances[ticket]
         self.obey()
 
-    async def _recognise(self, ticket: int, utterance: _Utterance, card: Card, request: ListenRequest) -> None:
+    async def _recognise(self, ticket: int, utterance: _Utterance, card: Card, settings: ListeningSettings) -> None:
+        request = ListenRequest(settings.language, settings.prompt, self._adaptation.get(card.id, b""))
         async with (
             self._recognisers,
             self._pool.lease(card) as lease,
@@ -307,7 +310,8 @@ class LiveListening(_Tasks):
                 match result:
                     case HypothesisUpdate(hypothesis):
                         self.session.hypothesis(ticket, hypothesis)
-                    case SegmentResult(segment):
+                    case SegmentResult(segment, adaptation):
+                        self._adaptation[card.id] = adaptation
                         self.session.segment(ticket, segment)
                 self.obey()
             feeding.cancel_scope.cancel()

@@ -62,6 +62,7 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True, tag="trans
 
     `path` is a file on this machine, or a spool that is still growing (`models.spool`). `task` "translate" means into
     English. An empty `language` asks for detection. `temperature` 0 falls back to higher ones when the text looks bad.
+    Without `segment_timestamps` segments may be as long as 30 s and a little faster to have.
     `split_channels` transcribes every channel by itself. `pcm_path` asks for a copy of the decoded audio there, as a
     spool of 16 kHz mono s16le, for a diarizer that runs beside.
     """
@@ -72,6 +73,7 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True, tag="trans
     prompt: str = ""
     temperature: float = 0.0
     word_timestamps: bool = False
+    segment_timestamps: bool = True
     split_channels: bool = False
     pcm_path: str = ""
 
@@ -105,10 +107,14 @@ class DiarizationResult(msgspec.Struct, frozen=True, tag="diarization_result"):
 
 
 class ListenRequest(msgspec.Struct, frozen=True, tag="listen"):
-    """One turn of live speech; its audio (16 kHz mono) is fed while it is being spoken."""
+    """One turn of live speech; its audio (16 kHz mono) is fed while it is being spoken.
+
+    `adaptation` is what the engine had learnt about the session's voice and line by the turn before, in its own form.
+    """
 
     language: str = ""
     prompt: str = ""
+    adaptation: bytes = b""
 
 
 class HypothesisUpdate(msgspec.Struct, frozen=True, tag="hypothesis"):
@@ -118,9 +124,13 @@ class HypothesisUpdate(msgspec.Struct, frozen=True, tag="hypothesis"):
 
 
 class SegmentResult(msgspec.Struct, frozen=True, tag="segment"):
-    """A settled stretch of text. For a live turn: exactly one, last, covering the turn."""
+    """A settled stretch of text. For a live turn: exactly one, last, covering the turn.
+
+    `adaptation` is for the session's next `ListenRequest`.
+    """
 
     segment: Segment
+    adaptation: bytes = b""
 
 
 class MediaInfo(msgspec.Struct, frozen=True, tag="media_info"):

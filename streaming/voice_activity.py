@@ -155,6 +155,13 @@ class TurnDetection:
             raise ValueError("max_speech must be more than 0 seconds")
 
 
+PATIENT = TurnDetection(
+    threshold=0.3, prefix_padding=0.3, silence_duration=1.0, min_speech=0.064, max_speech=30.0, trailing_padding=0.4
+)
+"""How speech is found where somebody else decides what belongs together, in a recording and between two manual commits:
+sensitive, and patient with pauses. Both use the same, so that the same audio comes out as the same words."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
     """A turn begins at `at_sample`, padding included; its speech was first heard at `speech_sample`."""

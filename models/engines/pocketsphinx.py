@@ -6,8 +6,8 @@ the same way through the decoder in blocks of 100 ms, so both give the same word
 What decides how well it hears is what surrounds the decoder:
 
 - The cepstral mean. PocketSphinx carries it, and the noise it learnt to subtract, from one utterance to the next. Here
-  every live turn and every recording starts from `CEPSTRAL_MEAN` and no noise, so nothing of one user's voice reaches
-  another's result. Once `MEAN_SETTLES` frames were heard, the mean is that of the voice itself; before, short
+  every live session and every recording starts from `CEPSTRAL_MEAN` and no noise, so nothing of one user's voice
+  reaches another's result. Once `MEAN_SETTLES` frames were heard, the mean is that of the voice itself; before, short
   sentences came out better with the fixed one.
 - Digital silence, which its acoustic model has never met, is filled with the faintest noise (`DITHER`).
 - Quiet speech is raised to `LEVEL`, measured on the turn's first moments.
@@ -42,9 +42,9 @@ from streaming.audio import AudioChunk, PcmEncoding, encode_pcm
 from streaming.decode import UndecodableAudio, decode
 from streaming.transcript import Hypothesis, Segment, Word
 from streaming.voice_activity import (
+    PATIENT,
     SileroVoiceActivity,
     SpeechStarted,
-    TurnDetection,
     TurnDetector,
     VoiceActivityState,
 )
@@ -65,9 +65,6 @@ LEVEL = 3500 / 32768
 MOST_GAIN = 16.0
 LEVEL_BLOCKS = 6
 """Blocks of a turn that are heard before the first of them is decoded, so that the gain fits its onset."""
-TURNS = TurnDetection(silence_duration=1.0)
-"""For recordings. More silence than in a conversation: the language model helps most in long stretches."""
-
 _VARIANT = re.compile(r"\(\d+\)$")
 _FILLER_STARTS = ("<", "[", "+")
 
@@ -81,11 +78,20 @@ class _CepstralMean:
 
     _GIVEN_FRAMES = 500
 
-    def __init__(self) -> None:
+    def __init__(self, learnt: bytes = b"") -> None:
+        """`learnt` is what `learnt()` of an earlier utterance of the same speaker gave."""
         self._prior = self._mean = np.array([float(value) for value in CEPSTRAL_MEAN.split(",")])
         self._sum = np.zeros_like(self._prior)
-        self._frames = 0
+        self._frames = 0.0
         self._seen = 0  # of the utterance under way
+        if learnt:
+            self._frames, *total = np.frombuffer(learnt).tolist()
+            self._sum = np.array(total)
+            self._settle()
+
+    def learnt(self) -> bytes:
+        """Everything it knows."""
+        return np.array([self._frames, *self._sum]).tobytes()
 
     def begin(self, decoder: Any) -> None:
         """A new utterance starts in the decoder."""
@@ -101,9 +107,12 @@ class _CepstralMean:
         self._sum += mixed * (self._GIVEN_FRAMES + new) - self._mean * self._GIVEN_FRAMES
         self._seen += new
         self._frames += new
+        self._settle()
+        self._give(decoder)
+
+    def _settle(self) -> None:
         if self._frames >= MEAN_SETTLES:
             self._mean = (self._prior * PRIOR_FRAMES + self._sum) / (PRIOR_FRAMES + self._frames)
-        self._give(decoder)
 
     def _give(self, decoder: Any) -> None:
         decoder.set_cmn(",".join(f"{value:.4f}" for value in self._mean))
@@ -207,7 +216,8 @@ class PocketSphinxTranscriber:
         _require_english(request.language)
         heard = 0
         before: list[str] = []
-        with self._utterance(_CepstralMean()) as utterance:
+        mean = _CepstralMean(request.adaptation)
+        with self._utterance(mean) as utterance:
             for block in _blocks(audio):
                 utterance.hear(block)
                 heard += len(block)
@@ -219,7 +229,7 @@ class PocketSphinxTranscriber:
             utterance.finish()
             duration = heard / SAMPLE_RATE
             words = _within(utterance.words(), duration)
-            yield SegmentResult(Segment(_text(words), 0.0, duration, words, "en"))
+            yield SegmentResult(Segment(_text(words), 0.0, duration, words, "en"), mean.learnt())
 
     def _recognise(
         self, mean: _CepstralMean, start: int, samples: Samples, duration: float, on_step: OnStep
@@ -236,7 +246,7 @@ class PocketSphinxTranscriber:
 
     def _turns(self, chunks: Iterable[AudioChunk], duration: float, on_step: OnStep) -> Iterator[tuple[int, Samples]]:
         """The turns of a recording as (first sample, samples), keeping only the audio that may still be needed."""
-        detector, stream = TurnDetector(TURNS), VoiceActivityState()
+        detector, stream = TurnDetector(PATIENT), VoiceActivityState()
         kept, kept_from, start = np.zeros(0, np.float32), 0, 0
         for chunk in itertools.chain(chunks, [None]):
             samples = chunk.samples if chunk else np.zeros(0, np.float32)
