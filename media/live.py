@@ -7,7 +7,7 @@ returns. Leaving the scope cancels whatever the engines still do for it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -163,6 +163,10 @@ def engine_voice(card: Card, voice: str) -> str:
     return card.openai_voices.get(voice.lower(), voice) or card.default_voice
 
 
+async def _raise(error: Exception) -> None:
+    raise error
+
+
 @dataclass(slots=True)
 class _Utterance:
     """Audio on its way to a recogniser."""
@@ -251,6 +255,16 @@ class LiveListening(_Tasks):
             if interrupted() or (self._draining and self.session.drained):
                 return None
             await self.sleep(None)
+
+    def judged(self, probabilities: Sequence[float]) -> None:
+        """Speech probabilities of the windows taken last. What goes wrong with them ends this session alone."""
+        if self._closed:
+            return
+        try:
+            self.session.heard(probabilities)
+            self.obey()
+        except Exception as error:  # noqa: BLE001 - raised again, in this session's own tasks
+            self._tasks.start_soon(_raise, error)
 
     def obey(self) -> None:
         """Do what the session asks of recognisers; nothing once the scope has been left."""
@@ -360,8 +374,7 @@ class VoiceActivityLane:
             voices = [session.voice for session in sessions]
             results = await anyio.to_thread.run_sync(self._judge, voices, windows)
             for listener, probabilities in zip(listeners, results, strict=True):
-                listener.session.heard(probabilities)
-                listener.obey()
+                listener.judged(probabilities)
                 self.submit(listener)
 
     def _judge(self, voices: list[VoiceActivityState], windows: list[list[Samples]]) -> list[list[float]]:
