@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from models.interfaces import EngineResult, MediaInfo, SegmentResult
 from streaming.speakers import Utterance, utterances
 from streaming.subtitles import srt, vtt
 from streaming.transcript import Segment, Word
@@ -158,26 +156,4 @@ def _word(index: int, word: Word) -> dict[str, Any]:
         answer["speaker_id"] = word.speaker
     if word.overlapped:
         answer["overlap"] = True
-    return answer
-
-
-async def collect(results: AsyncIterable[EngineResult], language: str = "") -> Transcript:
-    """Read a transcription to its end; `language` stands until the engine says which one it is.
-
-    Raises: what iterating the results raises.
-    """
-    info = MediaInfo(0.0, language)
-    segments: list[Segment] = []
-    async for result in results:
-        if isinstance(result, MediaInfo):
-            info = result
-        elif isinstance(result, SegmentResult):
-            segments.append(result.segment)
-    return Transcript(info.duration, info.language, tuple(segments))
-
-
-def body(transcript: Transcript, *, verbose: bool, words: bool) -> dict[str, Any]:
-    """The `json` answer, or the `verbose_json` one."""
-    answer = written(transcript, "verbose_json" if verbose else "json", words=words)
-    assert isinstance(answer, dict)  # noqa: S101
     return answer

@@ -17,11 +17,13 @@ What decides how well it hears is what surrounds the decoder:
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ from models.interfaces import (
     SegmentResult,
     TranscriptionRequest,
 )
+from models.spool import SpoolAbandoned, SpoolReader
 from streaming.audio import AudioChunk, PcmEncoding, encode_pcm
 from streaming.decode import UndecodableAudio, decode
 from streaming.transcript import Hypothesis, Segment, Word
@@ -194,6 +197,7 @@ class PocketSphinxTranscriber:
         """
         _require_english(request.language)
         try:
+            _arrived(request.path, on_step)
             duration = _duration(request.path, on_step)
             yield MediaInfo(duration, "en")
             mean = _CepstralMean()
@@ -289,6 +293,17 @@ def _require_english(language: str) -> None:
             f"This model understands English only, not {language!r}; leave the language out or choose another model.",
             field="language",
         )
+
+
+def _arrived(path: str, on_step: OnStep) -> None:
+    """Wait for the end of an upload that is still arriving."""
+    try:
+        with SpoolReader(Path(path), lambda: on_step(0.0, None)) as spool:
+            spool.seek(0, os.SEEK_END)
+    except SpoolAbandoned as error:
+        raise InvalidInput("The upload ended before the recording was complete.", field="file") from error
+    except FileNotFoundError as error:
+        raise InvalidInput("The recording is not there.", field="file") from error
 
 
 def _duration(path: str, on_step: OnStep) -> float:
