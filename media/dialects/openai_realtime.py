@@ -145,7 +145,7 @@ class OpenAIRealtime:
             "noise_reduction": None,
             "turn_detection": dict(DEFAULT_VAD),
         }
-        self._proposed: Frame | None = None
+        self._proposed: tuple[Frame, list[str] | None] | None = None
         """An update that names a model; it holds once that model is `resolved`, and never if there is no such model."""
 
     @property
@@ -157,8 +157,7 @@ class OpenAIRealtime:
         return {"type": "session.created", "event_id": _event_id(), "session": self._session()}
 
     def resolved(self, model: str) -> None:
-        if self._proposed is not None:
-            self._input, self._proposed = self._proposed, None
+        self._accept()
         if self._input["transcription"] is not None:
             self._input["transcription"]["model"] = model
 
@@ -179,9 +178,9 @@ class OpenAIRealtime:
                     message = f"session.type {session.type!r} is not supported: use transcription"
                     raise ApiError(400, "conversation_not_supported", message, param="session.type")
                 found = UNSET if session.audio is UNSET else session.audio.input
-                return self._update(AudioInput() if found is UNSET else found, session.include)
+                return self._update(AudioInput() if found is UNSET else found, session.include, "session.audio.input")
             case BetaSessionFrame(session):
-                return self._update(_from_beta(session), session.include)
+                return self._update(_from_beta(session), session.include, "session")
         raise AssertionError("the decoder only makes these frames")
 
     def write(self, event: recognition.ServerEvent) -> list[Frame]:
@@ -201,9 +200,11 @@ class OpenAIRealtime:
             case recognition.Cleared():
                 return [_event("input_audio_buffer.cleared")]
             case recognition.CommitRefused(seconds, reference):
-                message = (
-                    "Error committing input audio buffer: the buffer is too small. Expected at least 100ms of audio, "
-                    f"but buffer only has {seconds * 1000:.2f}ms of audio."
+                message = "Error committing input audio buffer: " + (
+                    f"the buffer is too small. Expected at least 100ms of audio, but buffer only has "
+                    f"{seconds * 1000:.2f}ms of audio."
+                    if seconds < recognition.SHORTEST_COMMIT
+                    else f"there is no speech in the {seconds:.2f}s of audio since the last commit."
                 )
                 error = ApiError(400, "input_audio_buffer_commit_empty", message)
                 return [_event("error", error={**_error(error), "event_id": reference})]
@@ -222,7 +223,12 @@ class OpenAIRealtime:
 
     # ------------------------------------------------------------------ inside
 
-    def _update(self, change: AudioInput, include: list[str] | None | UnsetType) -> Configure:
+    def _accept(self) -> None:
+        if self._proposed is not None:
+            self._input, self._include = self._proposed
+            self._proposed = None
+
+    def _update(self, change: AudioInput, include: list[str] | None | UnsetType, path: str) -> Configure:
         merged = copy.deepcopy(self._input)
         if change.format is not UNSET:
             merged["format"] = _format(change.format)
@@ -238,16 +244,14 @@ class OpenAIRealtime:
         elif change.turn_detection is not UNSET:
             if change.turn_detection.type != "server_vad":
                 message = f"turn_detection {change.turn_detection.type!r} is not supported: use server_vad or null"
-                raise ApiError(400, "invalid_value", message, param="session.audio.input.turn_detection.type")
+                raise ApiError(400, "invalid_value", message, param=f"{path}.turn_detection.type")
             base = merged["turn_detection"] or DEFAULT_VAD
             merged["turn_detection"] = base | msgspec.to_builtins(change.turn_detection)
         if change.noise_reduction is not UNSET:
             merged["noise_reduction"] = change.noise_reduction
-        if include is not UNSET:
-            self._include = include
+        self._proposed = merged, self._include if include is UNSET else include
         if model is None:
-            self._input = merged
-        self._proposed = None if model is None else merged
+            self._accept()
         return Configure(_settings(merged), model)
 
     def _session(self) -> Frame:

@@ -56,7 +56,8 @@ class VadOptions(Struct, kw_only=True):
     threshold: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
     min_silence_duration_ms: Annotated[float, Meta(ge=0, le=60_000)] | UnsetType = UNSET
     min_speech_duration_ms: Annotated[float, Meta(ge=0, le=60_000)] | UnsetType = UNSET
-    max_speech_duration_s: Annotated[float, Meta(gt=0, le=60)] | UnsetType = UNSET
+    # Every turn costs a recogniser: less than a second would let one client ask for dozens each second.
+    max_speech_duration_s: Annotated[float, Meta(ge=1, le=60)] | UnsetType = UNSET
     speech_pad_ms: Annotated[float, Meta(ge=0, le=5_000)] | UnsetType = UNSET
 
     def over(self, base: TurnDetection) -> TurnDetection:
