@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import anyio
@@ -50,8 +52,7 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        lane = VoiceActivityLane(SileroVoiceActivity())
+        lane = VoiceActivityLane(await anyio.to_thread.run_sync(_prepare, settings))
         pool = Pool(services.catalog, memory_budget_mb=settings.memory_budget)
         async with pool, anyio.create_task_group() as tasks:
             services.start(pool, lane)
@@ -82,6 +83,13 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
     )
     app.state.services = services
     return app
+
+
+def _prepare(settings: Settings) -> SileroVoiceActivity:
+    """What has to be done with the disk before anything can be served."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    mimetypes.init()  # reads the machine's table, at the first file served if not now
+    return SileroVoiceActivity()
 
 
 async def _warm(services: Services) -> None:
@@ -118,4 +126,10 @@ async def _front_door(request: Request) -> Response:
 
 
 async def _openapi(request: Request) -> Response:
-    return JSONResponse(document(operation for resource in RESOURCES for operation in resource.operations))
+    return JSONResponse(await anyio.to_thread.run_sync(_document))
+
+
+@cache
+def _document() -> dict[str, object]:
+    """Made when it is first asked for, in a thread: reading docstrings reads source files."""
+    return document(operation for resource in RESOURCES for operation in resource.operations)

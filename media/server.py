@@ -114,6 +114,8 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit:
+            if self.lifespan.should_exit:  # it has said why
+                raise
             hint = "cannot listen on %s port %d: if another server has it, choose one with SONOREEL_PORT or --port"
             logger.error(hint, self.config.host, self.config.port)
             raise
