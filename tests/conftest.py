@@ -81,9 +81,7 @@ def _children() -> set[tuple[int, str]]:
     for listing in Path("/proc/self/task").glob("*/children"):
         try:
             for pid in listing.read_text().split():
-                command = (
-                    Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
+                command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 found.add((int(pid), command.strip()))
         except OSError:  # the thread or the process has just gone
             continue

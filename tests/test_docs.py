@@ -40,9 +40,7 @@ def documentation(app: Starlette) -> str:
 
 def absent(names: Iterable[str], documentation: str) -> list[str]:
     """The names that do not stand in the documentation as whole words."""
-    return sorted(
-        {name for name in names if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", documentation)}
-    )
+    return sorted({name for name in names if not re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", documentation)})
 
 
 def assert_documented(names: Iterable[str], documentation: str) -> None:
@@ -62,11 +60,7 @@ def raised_codes() -> Iterator[str]:
     """Literal codes where our packages raise an error that carries one."""
     for file in [*(ROOT / "media").rglob("*.py"), *(ROOT / "streaming").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in RAISES_A_CODE
-            ):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISES_A_CODE:
                 position = RAISES_A_CODE[node.func.id]
                 argument = node.args[position] if len(node.args) > position else None
                 if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
@@ -74,9 +68,7 @@ def raised_codes() -> Iterator[str]:
 
 
 def test_every_setting_is_documented(documentation: str) -> None:
-    assert_documented(
-        (PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)), documentation
-    )
+    assert_documented((PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)), documentation)
 
 
 def test_every_route_is_documented(app: Starlette, documentation: str) -> None:
@@ -87,9 +79,7 @@ def test_every_route_is_documented(app: Starlette, documentation: str) -> None:
 
 def test_every_setting_says_what_it_does() -> None:
     described = {field.name: get_args(field.type)[1:] for field in msgspec.structs.fields(Settings)}
-    assert not [
-        name for name, meta in described.items() if not any(getattr(m, "description", "") for m in meta)
-    ]
+    assert not [name for name, meta in described.items() if not any(getattr(m, "description", "") for m in meta)]
 
 
 def test_every_metric_is_documented(documentation: str) -> None:
