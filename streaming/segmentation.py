@@ -37,7 +37,7 @@ class Cutting:
 
     threshold: float = 0.5
     min_speech: float = 0.12
-    min_pause: float = 0.3
+    min_pause: float = 0.16
     padding: float = 0.3
     max_span: float = 30.0
     max_join: float = 1.0
@@ -137,7 +137,15 @@ class _OpenSpan:
     voiced: list[tuple[int, int]] = field(default_factory=list)
     length: int = 0
 
-    def add(self, start: int, samples: Samples, voiced: tuple[int, int]) -> None:
+    @property
+    def start(self) -> int:
+        return self.pieces[0].start
+
+    @property
+    def end(self) -> int:
+        return self.pieces[-1].end
+
+    def add(self, start: int, samples: Samples) -> None:
         end = start + len(samples)
         if self.pieces and self.pieces[-1].end == start:
             last = self.pieces[-1]
@@ -145,7 +153,6 @@ class _OpenSpan:
         else:
             self.pieces.append(Piece(start, end, self.length))
         self.parts.append(samples)
-        self.voiced.append(voiced)
         self.length += len(samples)
 
     def close(self) -> SpeechSpan:
@@ -166,7 +173,7 @@ class SpeechSegmenter:
     @property
     def open_from(self) -> int:
         """No span to come begins before this sample."""
-        return self._open.pieces[0].start if self._open else self._detector.keep_from
+        return self._open.start if self._open else self._detector.keep_from
 
     @property
     def held(self) -> int:
@@ -178,14 +185,14 @@ class SpeechSegmenter:
         self._kept = np.concatenate((self._kept, samples)) if len(self._kept) else samples
         spans = [span for probability in probabilities for span in self._hear(float(probability))]
         if self._open and self._detector.keep_from - self.open_from > self._samples(self._cutting.max_reach):
-            spans += self._close()
+            spans += self._close(self._detector.keep_from)
         self._trim()
         return spans
 
     def finish(self) -> list[SpeechSpan]:
         """The stream is over."""
         spans = [span for event in self._detector.finish() for span in self._end_turn(event.at_sample, False)]
-        return spans + self._close()
+        return spans + self._close(self._kept_from + len(self._kept))
 
     def _hear(self, probability: float) -> Iterator[SpeechSpan]:
         for event in self._detector.push(probability):
@@ -204,26 +211,44 @@ class SpeechSegmenter:
         voiced = (turn.speech_sample, max(turn.speech_sample, end - trailing))
         start, spans = turn.at_sample, []
         if self._open:
-            last = self._open.pieces[-1].end
+            last = self._open.end
             begin = last if start - last <= self._samples(self._cutting.max_join) else start
             if self._open.length + end - begin <= self._samples(self._cutting.max_span):
                 start = begin
             elif self._open.length + end - start > self._samples(self._cutting.max_span):
-                spans = self._close()
+                spans = self._close(start)
+            self._pad(start, reserved=end - start)
         self._open = self._open or _OpenSpan()
-        self._open.add(start, self._kept[start - self._kept_from : end - self._kept_from].copy(), voiced)
+        self._open.add(start, self._kept[start - self._kept_from : end - self._kept_from].copy())
+        self._open.voiced.append(voiced)
         return spans
 
-    def _close(self) -> list[SpeechSpan]:
+    def _close(self, before: int) -> list[SpeechSpan]:
+        self._pad(before)
         span, self._open = self._open, None
         return [span.close()] if span else []
+
+    def _pad(self, before: int, reserved: int = 0) -> None:
+        """Give the open span's last speech its full padding of silence, as far as there is any before that sample.
+
+        A pause that has just ended a turn is shorter than the padding. Room for `reserved` samples is left.
+        """
+        if not self._open:
+            return
+        room = self._samples(self._cutting.max_span) - self._open.length - reserved
+        wanted = self._open.voiced[-1][1] + self._samples(self._cutting.padding)
+        last = self._open.end
+        end = min(wanted, before, last + room, self._kept_from + len(self._kept))
+        if self._kept_from <= last < end:
+            self._open.add(last, self._kept[last - self._kept_from : end - self._kept_from].copy())
 
     def _trim(self) -> None:
         """Let go of audio that no span can need: a short pause after the open span may still become part of it."""
         needed = self._detector.keep_from
-        if self._open:
-            last = self._open.pieces[-1].end
-            needed = last if needed - last <= self._samples(self._cutting.max_join) else needed
+        if self._open and needed - self._open.end <= self._samples(self._cutting.max_join):
+            needed = self._open.end
+        else:
+            self._pad(needed)
         if needed > self._kept_from:
             self._kept = self._kept[needed - self._kept_from :].copy()
             self._kept_from = needed

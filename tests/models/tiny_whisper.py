@@ -124,8 +124,8 @@ def _tokenizer(special: list[str]) -> Any:
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
     trained = tokenizers.Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    trained.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trained.train_from_iterator(
         SENTENCES, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)

@@ -270,7 +270,8 @@ def music(seconds: float) -> Samples:
         envelope = np.where(since >= 0, np.exp(-4 * np.maximum(since, 0)), 0)
         for semitone in ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7))[beat // 4 % 4]:
             sound += envelope * np.sin(2 * np.pi * 220 * 2 ** (semitone / 12) * times)
-    return (0.2 * sound / np.abs(sound).max()).astype(np.float32)
+    made: Samples = (0.2 * sound / np.abs(sound).max()).astype(np.float32)
+    return made
 
 
 def test_music_holds_no_words(engine: Any, tmp_path: Path) -> None:
