@@ -8,8 +8,9 @@ resolves to 127.0.0.1), so requests have to name a loopback Host and may only co
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,6 +21,7 @@ from media.settings import LOOPBACK_HOSTS, Settings
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Answered without a key: what a probe, a browser at the front door or a code generator needs."""
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
+HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::[0-9]+)?")
 
 
 def presented_key(headers: Mapping[str, str], query: Mapping[str, list[str]]) -> str | None:
@@ -37,7 +39,8 @@ def presented_key(headers: Mapping[str, str], query: Mapping[str, list[str]]) ->
 
 
 def _hostname(host: str) -> str:
-    return urlsplit(f"//{host}").hostname or ""
+    found = HOST.fullmatch(host.lower())
+    return (found[1] or found[2]) if found else ""
 
 
 class AccessMiddleware:
@@ -46,7 +49,8 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._hosts = LOOPBACK_HOSTS | set(settings.allowed_hosts)
+        self._hosts = LOOPBACK_HOSTS | {host.lower() for host in settings.allowed_hosts}
+        self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"}:
@@ -84,9 +88,10 @@ class AccessMiddleware:
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
-        if origin is None or origin in self._settings.allowed_origins:
+        if origin is None or origin.lower() in self._origins:
             return
-        if urlsplit(origin).netloc == headers.get("host"):
+        _, _, served_from = origin.lower().partition("://")
+        if served_from and served_from == headers.get("host", "").lower():
             return
         raise ApiError(
             403,

@@ -128,7 +128,7 @@ def error_response(error: BaseException) -> Response:
     detail = describe(error)
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
-        code = HTTP_CODES.get(error.status_code, "invalid_request")
+        code = HTTP_CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
         text = error.detail or http.HTTPStatus(error.status_code).phrase
         detail = ErrorDetail(text, "invalid_request_error" if error.status_code < 500 else "server_error", None, code)
         status = error.status_code

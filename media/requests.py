@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from media.access import refuse
 from media.drain import Drain
-from media.errors import ApiError, unwrap
+from media.errors import ApiError, error_response, unwrap
 from media.metrics import Metrics
 from models.errors import EngineError
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("sonoreel.requests")
 
 DOUBLED_VERSION = re.compile(r"^/v1(?=/v[12]/)")
 """together 3.x wants the server's root as its base URL; with the `/v1` every other SDK wants it calls `/v1/v1/...`."""
-CLIENT_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestMiddleware:
@@ -59,6 +59,9 @@ class RequestMiddleware:
         except Exception as error:
             # Once an answer has begun its status is out: without its proper end it tells the client to try again.
             if not (answer.begun and isinstance(_cause(error), EngineError)):
+                if scope["type"] == "http" and not answer.begun:
+                    # Whoever looks further out does not know the request id.
+                    await error_response(error)(scope, receive, answer.send)
                 raise
             logger.warning("an answer broke off, the engine failed: %s", request_id)
         finally:
@@ -125,6 +128,8 @@ class _Answer:
             self.begun = True
             message.setdefault("headers", [])
             MutableHeaders(scope=message).setdefault("x-request-id", self._request_id)
+        elif message["type"] == "websocket.close" and not self.begun:
+            self.status = 403  # what a server makes of it
         with anyio.move_on_after(self._patience) as patience:
             await self._send(message)
         if patience.cancelled_caught:
@@ -133,6 +138,6 @@ class _Answer:
 
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and CLIENT_REQUEST_ID.match(text := str(value, "latin-1")):
+        if name == b"x-request-id" and CLIENT_REQUEST_ID.fullmatch(text := str(value, "latin-1")):
             return text
     return f"req_{uuid.uuid4().hex}"

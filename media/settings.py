@@ -106,14 +106,15 @@ def load_settings(environ: Mapping[str, str] = os.environ, **overrides: object) 
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
     values: dict[str, object] = {}
     for name, field in fields.items():
-        text = environ.get(PREFIX + name.upper())
-        if text is None or text == "":
+        value = overrides.get(name)
+        if value is None:
+            value = environ.get(PREFIX + name.upper()) or None
+        if value is None:
             continue
-        is_list = isinstance(field.default, tuple)
-        raw: object = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+        is_list = isinstance(field.default, tuple) and isinstance(value, str)
+        raw: object = [part.strip() for part in str(value).split(",") if part.strip()] if is_list else value
         try:
             values[name] = msgspec.convert(raw, field.type, strict=False, dec_hook=lambda kind, value: kind(value))
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{PREFIX}{name.upper()}={text!r}: {error}") from error
-    values |= {name: value for name, value in overrides.items() if value is not None}
+            raise SettingsError(f"{PREFIX}{name.upper()}={value!r}: {error}") from error
     return Settings(**values).checked()  # type: ignore[arg-type]
