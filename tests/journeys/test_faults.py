@@ -248,7 +248,7 @@ async def test_clients_that_crash_leave_nothing_behind(server: ServerProcess, ga
             vanish(socket.connection)
 
     async def listener() -> None:
-        async with open_socket(server, REALTIME, TOGETHER) as socket:
+        async with open_socket(server, REALTIME, TOGETHER | {"model": "ears"}) as socket:
             await hear(socket, speech)
             await socket.until(f"{TRANSCRIPTION}.delta")
             vanish(socket.connection)
