@@ -73,7 +73,7 @@ async def hear(socket: Socket, audio: bytes) -> None:
 
 async def test_every_turn_of_twenty_sockets_gets_its_final(tmp_path: Path) -> None:
     with leaving_server(tmp_path) as server:
-        speech = speak(server, "Please tell me where the station is.")
+        speech = speak(server, "Go forward.")
         async with contextlib.AsyncExitStack() as stack, httpx.AsyncClient(base_url=server.url) as client:
             listeners = [await stack.enter_async_context(listening(server, number, speech)) for number in range(20)]
             await client.get("/healthz")
