@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from media.dialects.frames import field_of
 from media.errors import ApiError, ErrorBody, describe, unwrap
 from media.fetch import Fetcher, Limits
 from media.openapi import Operation
@@ -269,9 +270,13 @@ def read_form(form: Form) -> TranscriptionForm:
     try:
         return msgspec.convert(values, TranscriptionForm, strict=False)
     except msgspec.ValidationError as error:
-        _, _, path = str(error).rpartition("`$.")
-        param = path.rstrip("`").removesuffix("[...]") or None
-        raise ApiError(400, "invalid_value", str(error), param=param) from error
+        raise ApiError(400, "invalid_value", str(error), param=_form_field(error)) from error
+
+
+def _form_field(error: msgspec.ValidationError) -> str | None:
+    """The form's own name of the field, without the place in a list."""
+    path = field_of(error)
+    return None if path is None else path.partition("[")[0]
 
 
 def _flag(name: str, text: str) -> bool:

@@ -15,7 +15,6 @@ from streaming.audio import PcmEncoding, Samples, decode_pcm, encode_pcm
 from streaming.decode import decode
 from tests.journeys.server_process import ServerProcess
 
-GO_FORWARD = "go forward ten meters"
 PAUSE = 1.0
 """Seconds of silence after which every dialect's voice activity has ended the turn."""
 
