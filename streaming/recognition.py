@@ -18,16 +18,16 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.agreement import LocalAgreement
 from streaming.audio import PcmEncoding, PcmReader, Resampler
 from streaming.audio_window import AudioWindow
 from streaming.transcript import Hypothesis, Segment, Word
+from streaming.utterance import Item, Utterance, newly_settled, within
 from streaming.voice_activity import (
     PATIENT,
     SAMPLE_RATE,
@@ -181,47 +181,6 @@ class _Clear:
 _Request: TypeAlias = _Commit | _Clear | ListeningSettings
 
 
-@dataclass(slots=True)
-class _Utterance:
-    ticket: int
-    start: int
-    item: _Item
-    agreement: LocalAgreement = field(default_factory=LocalAgreement)
-    hypothesis: Hypothesis = Hypothesis(())
-    fed_until: int = 0
-    end: int | None = None
-    segment: Segment | None = None
-    told: str = ""  # settled text that has left
-    told_words: int = 0
-    told_all: bool = False
-
-    @property
-    def heard_until(self) -> int:
-        return self.fed_until if self.end is None else self.end
-
-
-@dataclass(slots=True)
-class _Item:
-    id: str
-    start: int
-    announced: bool  # by SpeechStarted, so SpeechStopped has to follow
-    end: int = 0
-    utterances: list[_Utterance] = field(default_factory=list)
-    committed: bool = False
-    settled: str = ""
-    shown: str = ""
-    error: Exception | None = None
-
-    @property
-    def text(self) -> str:
-        texts = (u.segment.text if u.segment else u.hypothesis.text for u in self.utterances)
-        return " ".join(text for text in texts if text)
-
-    @property
-    def concluded(self) -> bool:
-        return self.committed and (self.error is not None or all(u.segment for u in self.utterances))
-
-
 class RecognitionSession:
     """One client's listening. See the module docstring for what it promises."""
 
@@ -243,10 +202,10 @@ class RecognitionSession:
         self._in_force = settings  # for the audio that is being judged
         self._detector = TurnDetector(settings.turn_detection or PATIENT)
         self._detector_origin = 0  # sample at which the detector's clock reads zero
-        self._items: deque[_Item] = deque()  # in order of speech; the last may be open
-        self._open: _Item | None = None
-        self._speaking: _Utterance | None = None
-        self._utterances: dict[int, _Utterance] = {}
+        self._items: deque[Item] = deque()  # in order of speech; the last may be open
+        self._open: Item | None = None
+        self._speaking: Utterance | None = None
+        self._utterances: dict[int, Utterance] = {}
         self._last_item_id: str | None = None
         self._uncommitted_from = 0
         self._requests: deque[tuple[int, _Request]] = deque()  # each with the end of the audio before it
@@ -348,7 +307,7 @@ class RecognitionSession:
         """The final text of an utterance, times in seconds from its first sample."""
         if (utterance := self._utterances.pop(ticket, None)) is None:
             return
-        utterance.segment = _within(segment, utterance)
+        utterance.segment = within(segment, utterance)
         if not utterance.item.concluded:
             self._show(utterance.item)
         self._complete_items()
@@ -401,7 +360,7 @@ class RecognitionSession:
         elif item is None:
             item = self._open_item(start, announced=True)
             self._events.append(SpeechStarted(item.id, start / SAMPLE_RATE))
-        utterance = _Utterance(next(self._tickets), start, item, fed_until=start)
+        utterance = Utterance(next(self._tickets), start, item, fed_until=start)
         item.utterances.append(utterance)
         self._utterances[utterance.ticket] = self._speaking = utterance
         self._commands.append(Listen(utterance.ticket, self._in_force))
@@ -422,8 +381,8 @@ class RecognitionSession:
             self._commands.append(Hear(utterance.ticket, self._audio.slice(utterance.fed_until, until)))
             utterance.fed_until = until
 
-    def _open_item(self, start: int, *, announced: bool = False) -> _Item:
-        item = self._open = _Item(f"{self._item_prefix}_{next(self._numbers)}", start, announced)
+    def _open_item(self, start: int, *, announced: bool = False) -> Item:
+        item = self._open = Item(f"{self._item_prefix}_{next(self._numbers)}", start, announced)
         self._items.append(item)
         return item
 
@@ -463,7 +422,7 @@ class RecognitionSession:
         if self._open is not None:
             for utterance in self._open.utterances:
                 self._utterances.pop(utterance.ticket, None)
-                if utterance.segment is None:
+                if utterance.segment is None or utterance.end is None:
                     self._commands.append(Abandon(utterance.ticket))
             self._items.remove(self._open)
             self._open = self._speaking = None
@@ -477,7 +436,7 @@ class RecognitionSession:
             self._close_item(self._open, at)
         self._events.append(Reconfigured(settings))
 
-    def _close_item(self, item: _Item, end: int) -> None:
+    def _close_item(self, item: Item, end: int) -> None:
         item.committed = True
         item.end = end
         if item.announced:
@@ -488,8 +447,8 @@ class RecognitionSession:
         self._uncommitted_from = end
         self._complete_items()
 
-    def _show(self, item: _Item) -> None:
-        settled = _newly_settled(item)
+    def _show(self, item: Item) -> None:
+        settled = newly_settled(item)
         text = item.text
         if item.error is not None or (text == item.shown and not settled):
             return
@@ -511,7 +470,7 @@ class RecognitionSession:
             segments = [utterance.segment for utterance in item.utterances if utterance.segment]
             words = tuple(word for segment in segments for word in segment.words)
             language = next((segment.language for segment in segments if segment.language), self.settings.language)
-            settled = _newly_settled(item)
+            settled = newly_settled(item)
             self._events.append(Completed(item.id, item.text, settled, words, start, duration, language))
 
     def _forget(self) -> None:
@@ -521,52 +480,3 @@ class RecognitionSession:
 
 def _stops(event: VoiceStarted | VoiceStopped) -> bool:
     return isinstance(event, VoiceStopped)
-
-
-def _newly_settled(item: _Item) -> str:
-    """What became certain of an item since the last call, to be appended to what came back before.
-
-    Words of an utterance wait until the utterances before it have their segments, so that all of it reads in order.
-    """
-    before = len(item.settled)
-    for utterance in item.utterances:
-        if utterance.told_all:
-            continue
-        words = utterance.agreement.settled[utterance.told_words :]
-        utterance.told_words += len(words)
-        _tell(item, utterance, " ".join(word.text for word in words))
-        if (segment := utterance.segment) is None:
-            break
-        utterance.told_all = True
-        if segment.text.startswith(utterance.told):
-            _tell(item, utterance, segment.text[len(utterance.told) :], gap="")
-        else:
-            offset = utterance.start / SAMPLE_RATE
-            own = [replace(word, start=word.start - offset, end=word.end - offset) for word in segment.words]
-            _tell(item, utterance, " ".join(word.text for word in utterance.agreement.unsettled(own)))
-    return item.settled[before:]
-
-
-def _tell(item: _Item, utterance: _Utterance, text: str, gap: str = " ") -> None:
-    if text:
-        joined = (gap if utterance.told else "") + text
-        item.settled += joined if utterance.told or not item.settled else f" {joined}"
-        utterance.told += joined
-
-
-def _within(segment: Segment, utterance: _Utterance) -> Segment:
-    """Put a segment on the session's clock, without the words that were heard after the utterance's end.
-
-    A turn that is cut at its maximum length ends in the past: the recogniser has already heard the beginning of
-    what comes next, and those words belong to the next turn.
-    """
-    offset = utterance.start / SAMPLE_RATE
-    end = utterance.end if utterance.end is not None else utterance.fed_until
-    words = tuple(
-        replace(word, start=word.start + offset, end=min(word.end + offset, end / SAMPLE_RATE))
-        for word in segment.words
-        if word.start + offset < end / SAMPLE_RATE
-    )
-    dropped = len(words) < len(segment.words)
-    text = " ".join(word.text for word in words) if dropped else segment.text
-    return replace(segment, text=text, words=words, start=segment.start + offset, end=segment.end + offset)

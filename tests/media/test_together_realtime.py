@@ -13,14 +13,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from media.dialects.realtime import (
-    FIRST_FRAMES,
     Action,
     Answer,
     AppendAudio,
     ClearAudio,
     CommitAudio,
     Configure,
-    dialect_name,
 )
 from media.dialects.together_realtime import TURN_DETECTION, TogetherRealtime, read_query
 from media.errors import ApiError
@@ -168,36 +166,6 @@ def test_session_created() -> None:
         "object": "realtime.session",
         "modalities": ["audio"],
         "model": "whisper",
-    }
-
-
-# ---------------------------------------------------------------------- which dialect is spoken
-
-
-@pytest.mark.parametrize(
-    ("query", "beta", "transcriber", "name"),
-    [
-        ({"model": "m", "input_audio_format": "pcm_s16le_16000"}, True, True, "together"),
-        ({"intent": "transcription", "model": "m", "turn_detection": "none"}, True, True, "together"),
-        ({"model": "m", "threshold": "0.2"}, False, False, "together"),
-        ({"model": "m", "min_silence_duration_ms": "1"}, False, False, "together"),
-        ({"intent": "transcription"}, False, True, "openai"),
-        ({"intent": "transcription", "model": "m"}, False, False, "openai"),
-        ({"intent": "transcription"}, True, True, "openai-beta"),
-        ({"model": "m"}, True, True, "together"),
-        ({"model": "gpt-realtime"}, False, False, None),
-        ({"model": "gpt-realtime"}, True, False, None),
-    ],
-)
-def test_the_query_decides(query: dict[str, str], beta: bool, transcriber: bool, name: str | None) -> None:
-    assert dialect_name(query, beta, transcriber) == name
-
-
-def test_the_first_frame_decides_after_all() -> None:
-    assert FIRST_FRAMES == {
-        "transcription_session.updated": "together",
-        "transcription_session.update": "openai-beta",
-        "session.update": "openai",
     }
 
 

@@ -99,7 +99,7 @@ class AnyMeeting(RuleBasedStateMachine):
 
 
 TestAnyMeeting = AnyMeeting.TestCase
-TestAnyMeeting.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestAnyMeeting.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 Step = tuple[str, float, bool]
 steps = st.lists(

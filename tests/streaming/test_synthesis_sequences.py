@@ -106,4 +106,4 @@ class AnyConversation(RuleBasedStateMachine):
 
 
 TestAnyConversation = AnyConversation.TestCase
-TestAnyConversation.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestAnyConversation.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
