@@ -22,11 +22,11 @@ from starlette.staticfiles import StaticFiles
 from media.access import AccessMiddleware
 from media.api import health, models, realtime, speech, speech_websocket, transcriptions, voices
 from media.errors import TABLE, ApiError, handle_error
-from media.live import VoiceActivityLane
 from media.openapi import document
 from media.requests import RequestMiddleware
 from media.services import Services
 from media.settings import Settings
+from media.voice_activity import VoiceActivityLane
 from models.catalog import AUTO, Catalog, Task
 from models.errors import EngineError
 from models.pool import Pool
@@ -50,10 +50,12 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
     """Build the application. The pool and its workers live as long as its lifespan."""
     services = Services(settings, catalog or Catalog.load(Path(settings.models_dir) if settings.models_dir else None))
 
+    memory_budget = settings.memory_budget  # reads what the machine has, which may block
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         lane = VoiceActivityLane(await anyio.to_thread.run_sync(_prepare, settings))
-        pool = Pool(services.catalog, memory_budget_mb=settings.memory_budget)
+        pool = Pool(services.catalog, memory_budget_mb=memory_budget)
         async with pool, anyio.create_task_group() as tasks:
             services.start(pool, lane)
             tasks.start_soon(lane.run)

@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 
 from media.errors import unwrap
 from media.metrics import Metrics
+from media.voice_activity import VoiceActivityLane
 from models.catalog import Card
 from models.errors import EngineError, EngineFailed
 from models.interfaces import HypothesisUpdate, ListenRequest, Samples, SegmentResult, SpeechChunk, SpeechRequest
@@ -27,7 +28,7 @@ from models.run import Run
 from streaming import recognition, synthesis
 from streaming.recognition import ListeningSettings, RecognitionSession
 from streaming.synthesis import SpeechSettings, SynthesisSession
-from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity, VoiceActivityState
+from streaming.voice_activity import SAMPLE_RATE
 
 BACKLOG_SECONDS = 30.0
 """Seconds of audio a listener may hold before its client has to wait."""
@@ -35,8 +36,6 @@ BYTES_AT_ONCE = 32 * 1024
 """A longer append is taken in parts of so many bytes: what waits outside stays as small as it came."""
 UTTERANCES_AT_ONCE = 2
 """Recognisers one session may use: the end of a turn and the next one. What a flood holds beyond that waits."""
-WINDOWS_AT_ONCE = 64
-"""Voice activity windows (32 ms each) of one session judged in one go, so that a big upload cannot delay the others."""
 
 
 class _Tasks:
@@ -342,46 +341,3 @@ class LiveListening(_Tasks):
                 return
             utterance.changed = anyio.Event()
             await utterance.changed.wait()
-
-
-class VoiceActivityLane:
-    """Judges the windows of all sessions together, off the event loop: one model run serves everybody who waits.
-
-    Nothing waits for a batch to fill: while one run computes, the windows of the next one gather.
-    """
-
-    def __init__(self, model: SileroVoiceActivity) -> None:
-        self._model = model
-        self._waiting: dict[LiveListening, None] = {}
-        self._arrived = anyio.Event()
-
-    def submit(self, listener: LiveListening) -> None:
-        """A session has new windows."""
-        if listener.session.has_windows:
-            self._waiting[listener] = None
-            self._arrived.set()
-
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        while True:
-            if not self._waiting:
-                self._arrived = anyio.Event()
-                await self._arrived.wait()
-            listeners = list(self._waiting)
-            self._waiting.clear()
-            sessions = [listener.session for listener in listeners]
-            windows = [session.take_windows(WINDOWS_AT_ONCE) for session in sessions]
-            voices = [session.voice for session in sessions]
-            results = await anyio.to_thread.run_sync(self._judge, voices, windows)
-            for listener, probabilities in zip(listeners, results, strict=True):
-                listener.judged(probabilities)
-                self.submit(listener)
-
-    def _judge(self, voices: list[VoiceActivityState], windows: list[list[Samples]]) -> list[list[float]]:
-        results: list[list[float]] = [[] for _ in voices]
-        for step in range(max(map(len, windows), default=0)):
-            active = [index for index, own in enumerate(windows) if step < len(own)]
-            found = self._model.probabilities([voices[i] for i in active], [windows[i][step] for i in active])
-            for index, probability in zip(active, found, strict=True):
-                results[index].append(probability)
-        return results

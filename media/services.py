@@ -10,9 +10,10 @@ from typing import cast
 from starlette.requests import HTTPConnection
 
 from media.drain import Drain
-from media.live import LiveListening, LiveSpeech, VoiceActivityLane
+from media.live import LiveListening, LiveSpeech
 from media.metrics import Metrics
 from media.settings import Settings
+from media.voice_activity import VoiceActivityLane
 from models.catalog import Card, Catalog, Task
 from models.pool import Pool
 from streaming.recognition import RecognitionSession

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from anyio.lowlevel import checkpoint
 
-from media.live import BACKLOG_SECONDS, UTTERANCES_AT_ONCE, LiveListening, LiveSpeech, VoiceActivityLane, engine_voice
+from media.live import BACKLOG_SECONDS, UTTERANCES_AT_ONCE, LiveListening, LiveSpeech, engine_voice
 from media.metrics import Metrics
+from media.voice_activity import VoiceActivityLane
 from models.catalog import Card
 from models.errors import EngineError, EngineFailed
 from models.interfaces import EngineRequest, EngineResult, Samples, SegmentResult, SpeechChunk
