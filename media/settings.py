@@ -10,6 +10,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from media import machine
+
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 PREFIX = "SONOREEL_"
 
@@ -47,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="megabytes all loaded models together may take; 0 takes three quarters of the machine",
+            description="megabytes all loaded models together may take; 0 takes three quarters of what this machine or container may use",
         ),
     ] = 0
     max_upload_mb: Annotated[int, Meta(ge=1, description="largest file a transcription request may upload, in MB")] = (
@@ -79,9 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memory_budget(self) -> int:
-        """Megabytes for loaded models: the setting, or three quarters of this machine's memory."""
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return self.memory_budget_mb or physical * 3 // 4 // 1_000_000
+        """Megabytes for loaded models: the setting, or three quarters of what this process may use."""
+        return self.memory_budget_mb or machine.memory()[0] * 3 // 4 // 1_000_000
 
     def checked(self) -> Settings:
         """Refuse what would not be safe.

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from media import machine
 from media.settings import PREFIX, Settings, SettingsError, load_settings
 
 
@@ -79,3 +80,16 @@ def test_keys_open_the_network() -> None:
         load_settings({"SONOREEL_HOST": "0.0.0.0"})  # noqa: S104 - nothing listens
     assert "SONOREEL_API_KEYS" in str(refused.value)
     assert not load_settings({"SONOREEL_HOST": "0.0.0.0", "SONOREEL_API_KEYS": "a,b"}).on_loopback  # noqa: S104
+
+
+def test_a_container_that_may_use_less_than_the_machine_has_a_smaller_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(machine, "CGROUP_LIMIT", limit)
+    unlimited = load_settings({}).memory_budget
+    limit.write_text("400000000\n")
+    assert load_settings({}).memory_budget == 300
+    limit.write_text("max\n")
+    assert load_settings({}).memory_budget == unlimited > 300
+    assert load_settings({"SONOREEL_MEMORY_BUDGET_MB": "50"}).memory_budget == 50
