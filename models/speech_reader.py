@@ -102,7 +102,7 @@ class SpeechReader(Generic[Prepared]):
         except _Stopped:
             return
         except UndecodableAudio as error:
-            self._deliver(InvalidInput(error.message, field="file"))
+            self._deliver(InvalidInput(error.message, field="file", code=error.code))
         except SpoolAbandoned:
             self._deliver(InvalidInput("The upload ended before the recording was complete.", field="file"))
         except BaseException as error:  # noqa: BLE001 - whoever waits for passages must hear that none will come
