@@ -86,8 +86,10 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """Task groups wrap a lone error; its meaning is inside."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    """Task groups wrap errors; the meaning is inside. Of several that clients are told, the first is what happened."""
+    while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) > 1 and error.split((ApiError, *(TABLE.keys() - {Exception})))[1] is not None:
+            return error
         error = error.exceptions[0]
     return error
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -15,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from media.errors import ApiError
 from media.fetch import Fetcher
 from media.uploads import MEGABYTE, Form
-from models.spool import SpoolWriter, remove_spool
+from models.spool import SpoolWriter
 
 MAX_REFERENCE_BYTES = 8 * MEGABYTE
 
@@ -26,11 +24,10 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.begun = anyio.Event()
-        self.bytes = 0
 
 
 def spool_path(directory: Path, prefix: str) -> Path:
-    """A name in the spool directory that nothing has yet."""
+    """A name in a request's directory that nothing has yet."""
     return Path(tempfile.mktemp(prefix=f"{prefix}-", dir=directory))  # noqa: S306 - spools are opened exclusively
 
 
@@ -55,7 +52,6 @@ async def pull(fetcher: Fetcher, url: str, recording: Recording) -> None:
         try:
             async for chunk in body:
                 await anyio.to_thread.run_sync(writer.write, chunk)
-                recording.bytes += len(chunk)
                 recording.begun.set()
         except BaseException:
             writer.abandon()
@@ -65,27 +61,23 @@ async def pull(fetcher: Fetcher, url: str, recording: Recording) -> None:
 
 
 async def read_on(form: Form, request: Request) -> None:
-    """Read the form to its end. A client that leaves takes its request with it."""
+    """Read the form to its end, then wait for the client to leave. Raises: ApiError 400, 413, or 499 when it does."""
     try:
         await form.read(request)
     except ClientDisconnect:
         raise ApiError(499, "client_disconnected", "the client left in the middle of its upload") from None
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    raise ApiError(499, "client_disconnected", "the client left before its answer")
 
 
-@asynccontextmanager
-async def reference_clips(references: list[str], directory: Path) -> AsyncIterator[list[Path]]:
-    """Clips given as data URLs, as files. Raises: ApiError 400 naming the field."""
-    paths: list[Path] = []
-    try:
-        for reference in references:
-            clip = _decode_data_url(reference)
-            path = spool_path(directory, "clip")
-            await anyio.to_thread.run_sync(_write, path, clip)
-            paths.append(path)
-        yield paths
-    finally:
-        for path in paths:
-            remove_spool(path)
+async def reference_clips(references: list[str], directory: Path) -> list[Path]:
+    """Clips given as data URLs, as files. Raises: ApiError 400 or 413 naming the field."""
+    clips = [_decode_data_url(reference) for reference in references]
+    paths = [spool_path(directory, "clip") for _ in clips]
+    for path, clip in zip(paths, clips, strict=True):
+        await anyio.to_thread.run_sync(path.write_bytes, clip)
+    return paths
 
 
 def _decode_data_url(text: str) -> bytes:
@@ -101,8 +93,3 @@ def _decode_data_url(text: str) -> bytes:
         message = f"a speaker reference may hold at most {MAX_REFERENCE_BYTES // MEGABYTE} MB"
         raise ApiError(413, "file_too_large", message, param="known_speaker_references")
     return clip
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)

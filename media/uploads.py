@@ -6,6 +6,7 @@ gigabyte would be written twice, and nobody could begin to work on it before its
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ import anyio
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Send
 
 from media.errors import ApiError
 from models.spool import SpoolWriter
@@ -23,12 +26,14 @@ from models.spool import SpoolWriter
 MEGABYTE = 1_000_000
 GATHERED_BYTES = 1 << 20
 """Bytes gathered before they are parsed and written, in a thread: one trip for each megabyte."""
+GATHERED_SECONDS = 0.05
+"""How long they wait for more: a client that speaks slowly is heard all the same."""
 MAX_FIELD_BYTES = 16 * MEGABYTE
 """All text fields of a form together; reference clips arrive as data URLs."""
 MAX_PARTS = 256
 LINGER_BYTES = 64 * MEGABYTE
 LINGER_SECONDS = 5.0
-"""How much of a refused body is read on, so that a client that only sends still gets to see the answer."""
+"""How much of a body is read on after it was refused."""
 
 
 @dataclass(slots=True)
@@ -54,15 +59,18 @@ class _Part:
 
 
 class Form:
-    """A form while it arrives: `fields` and `files` grow, in the order of the body."""
+    """A form while it arrives: `fields` and `files` grow, in the order of the body.
+
+    `directory` is this request's own, for everything that has to be a file; it is gone when the request is.
+    """
 
     def __init__(self, directory: Path, max_file_bytes: int) -> None:
+        self.directory = directory
         self.fields: list[tuple[str, str]] = []
         self.files: dict[str, UploadedFile] = {}
         self.file_begun = anyio.Event()
         """Set when the first byte of a file part has been seen; its spool can be opened then."""
         self.complete = anyio.Event()
-        self._directory = directory
         self._max_file_bytes = max_file_bytes
         self._part = _Part()
         self._parts = 0
@@ -79,15 +87,7 @@ class Form:
         """Take in the whole body. Raises: ApiError 400 or 413; ClientDisconnect when the client leaves."""
         parser = MultipartParser(_boundary(request), self._callbacks())  # type: ignore[arg-type]
         try:
-            gathered = bytearray()
-            async for chunk in request.stream():
-                gathered += chunk
-                if len(gathered) >= GATHERED_BYTES or not self.file_begun.is_set():
-                    await anyio.to_thread.run_sync(parser.write, bytes(gathered))
-                    gathered.clear()
-                    if self._file_bytes:
-                        self.file_begun.set()
-            await anyio.to_thread.run_sync(parser.write, bytes(gathered))
+            await self._parse(parser, request)
             parser.finalize()
         except MultipartParseError as error:
             raise ApiError(400, "invalid_multipart", f"the form cannot be read: {error}") from error
@@ -98,15 +98,27 @@ class Form:
         self.file_begun.set()
         self.complete.set()
 
-    async def remove(self) -> None:
-        """Take every spool away."""
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._remove)
+    async def _parse(self, parser: MultipartParser, request: Request) -> None:
+        gathered = bytearray()
+        more = True
+        while more or gathered:
+            with anyio.move_on_after(GATHERED_SECONDS if gathered else None) as pause:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                gathered += message.get("body", b"")
+                more = message.get("more_body", False)
+            enough = len(gathered) >= GATHERED_BYTES or not self.file_begun.is_set() or not more
+            if gathered and (enough or pause.cancelled_caught):
+                await anyio.to_thread.run_sync(parser.write, bytes(gathered))
+                gathered.clear()
+                if self._file_bytes:
+                    self.file_begun.set()
 
-    def _remove(self) -> None:
+    def close(self) -> None:
+        """Let go of every spool. Blocks."""
         for writer in self._writers:
             writer.abandon()
-            writer.path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ what the parser calls, in a thread
 
@@ -146,8 +158,7 @@ class Form:
         if filename is not None:
             # The clients send the file as the first part of that name; a second one replaces nothing.
             part.filename = filename.decode("utf-8", "replace")
-            self._directory.mkdir(parents=True, exist_ok=True)
-            path = Path(tempfile.mktemp(prefix="upload-", dir=self._directory))  # noqa: S306 - opened exclusively
+            path = self.directory / f"upload-{len(self._writers)}"
             part.writer = SpoolWriter(path)
             self._writers.append(part.writer)
             part.file = UploadedFile(path, part.filename, part.headers.get("content-type", ""))
@@ -185,30 +196,53 @@ async def receiving(request: Request, directory: Path, max_file_bytes: int) -> A
     _boundary(request)
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_file_bytes + MAX_FIELD_BYTES:
-        await linger(request)
         raise file_too_large(max_file_bytes)
-    form = Form(directory, max_file_bytes)
+    form = Form(await anyio.to_thread.run_sync(_own_directory, directory), max_file_bytes)
     try:
         yield form
-    except ApiError:
-        if not form.complete.is_set():
-            await linger(request)
-        raise
     finally:
-        await form.remove()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_remove, form)
 
 
-async def linger(request: Request) -> None:
-    """Read a refused body on for a while: closing at once would reset the connection before the answer is read."""
-    received = 0
+def _own_directory(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="request-", dir=parent))
+
+
+def _remove(form: Form) -> None:
+    form.close()
+    for _ in range(3):  # a worker that has not noticed yet may make a file meanwhile
+        shutil.rmtree(form.directory, ignore_errors=True)
+
+
+class Body:
+    """Watches a request's body arrive; make the Request with its `receive`."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.arrived = False
+        """Nothing of it is still to come."""
+        self._receive = receive
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.arrived = not message.get("more_body", False)
+        return message
+
+
+async def answer_early(response: Response, body: Body, send: Send) -> None:
+    """Answer a request whose body may still be arriving: the client sees it at once, or when it has sent everything.
+
+    Closing a connection with something unread in it resets it, and the answer may be lost with that. So the answer
+    stays open a while, and what arrives is dropped.
+    """
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    dropped = 0
     with anyio.move_on_after(LINGER_SECONDS):
-        try:
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > LINGER_BYTES:
-                    return
-        except (ClientDisconnect, RuntimeError):
-            return
+        while not body.arrived and dropped < LINGER_BYTES:
+            dropped += len((await body.receive()).get("body", b""))
+    await send({"type": "http.response.body", "body": b""})
 
 
 def too_large(message: str, param: str | None) -> ApiError:

@@ -30,12 +30,12 @@ def _marker(path: Path) -> Path:
 class SpoolWriter:
     """Writes a spool. As a context manager it ends the spool, or abandons it when an exception comes through.
 
-    Raises: FileExistsError when the path is taken.
+    Raises: FileExistsError when the path is taken; FileNotFoundError when its directory is gone, and with it whoever
+    wanted the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         # The marker goes first and is locked for as long as this process lives.
         self._lock = os.open(_marker(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -115,6 +115,8 @@ class SpoolReader(io.RawIOBase):
         if whence == os.SEEK_END:
             while is_growing(self._path):
                 self._wait()
+            if not self._path.exists():
+                raise SpoolAbandoned(f"{self._path.name}: the writer gave up")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
