@@ -22,12 +22,12 @@ import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens, merge_punctuations
-from faster_whisper.utils import download_model
 
 from models.catalog import Card
-from models.errors import InvalidInput, OutOfMemory, WeightsMissing
+from models.errors import InvalidInput, OutOfMemory
 from models.interfaces import MediaInfo, OnStep, SegmentResult, TranscriptionRequest
 from models.scheduling import BatchLane
+from models.torch_runtime import weights_directory
 from models.whisper_decoding import (
     FRAMES_PER_SECOND,
     TEMPERATURES,
@@ -315,19 +315,9 @@ def load(card: Card) -> WhisperTranscriber:
     Raises: WeightsMissing; msgspec.ValidationError for options that do not exist.
     """
     options = msgspec.convert(card.options, WhisperOptions)
-    path = Path(card.weights) if os.path.isabs(card.weights) else _cached(card)
-    for name in ("model.bin", "tokenizer.json"):  # without the latter, faster-whisper would ask the hub for one
-        if not (path / name).is_file():
-            raise WeightsMissing(f"The weights of {card.id!r} have no {name}: pull them again.", field="model")
+    # Without a tokenizer.json, faster-whisper would ask the hub for one.
+    path = weights_directory(card, "model.bin", "tokenizer.json")
     return WhisperTranscriber(path, options, card.concurrency)
-
-
-def _cached(card: Card) -> Path:
-    try:
-        return Path(download_model(card.weights, local_files_only=True))
-    except OSError as error:  # the hub's "not in the cache" is one
-        message = f"Model {card.id!r} has no weights on this machine. Get them: sonoreel models pull {card.id}"
-        raise WeightsMissing(message, field="model") from error
 
 
 if __name__ == "__main__":  # for `doctor`, which must not import CTranslate2 into its own process

@@ -12,9 +12,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from models.torch_runtime import import_torch
 from tests.models.engines.sentences import SENTENCES
 
 TEXT_TOKENS = 50_256
@@ -53,26 +53,8 @@ def _whisper_order(languages: list[str]) -> list[str]:
     return ["en", *(code for code in languages if code != "en")]
 
 
-def _import_torch() -> Any:
-    """torch, with stand-ins for torchaudio's native parts where they were built for CUDA and torch was not."""
-    import torch
-
-    if torch.version.cuda is None and "torchaudio" not in sys.modules:
-        extension, loading = ModuleType("torchaudio._extension"), ModuleType("torchaudio._extension.utils")
-        extension.__path__ = []
-        extension.__dict__.update(
-            _IS_TORCHAUDIO_EXT_AVAILABLE=False,
-            _IS_ALIGN_AVAILABLE=False,
-            _check_cuda_version=lambda: None,
-            fail_if_no_align=lambda function: function,
-        )
-        loading.__dict__.update(_check_cuda_version=lambda: None, _load_lib=lambda library: False)
-        sys.modules |= {extension.__name__: extension, loading.__name__: loading}
-    return torch
-
-
 def _make(work: Path, width: int, layers: int, heads: int) -> None:
-    torch = _import_torch()
+    torch = import_torch()
     import transformers
 
     torch.manual_seed(0)

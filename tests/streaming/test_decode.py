@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from streaming.audio import AudioChunk, PcmEncoding, Samples, encode_pcm
-from streaming.decode import UndecodableAudio, decode, probe
+from streaming.decode import MOST_SPLIT_CHANNELS, UndecodableAudio, decode, decode_channels, probe
 from streaming.wav import wav_header
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "audio"
@@ -311,3 +311,47 @@ def test_real_recordings(name: str, seconds: float) -> None:
     assert probe(RECORDINGS / name).duration == pytest.approx(seconds, abs=0.1)
     level = np.sqrt(np.mean(np.concatenate([block.samples for block in blocks]) ** 2))
     assert 0.005 < level < 0.5
+
+
+# ---------------------------------------------------------------------- channel by channel
+
+
+def test_every_channel_by_itself_on_one_clock() -> None:
+    rate = 44_100
+    left, right = tone(rate, 2.5), np.zeros(round(2.5 * rate), np.float32)
+    blocks = list(
+        decode_channels(io.BytesIO(made_by_libav("flac", "flac", [left, right], rate, "stereo")), block_seconds=1)
+    )
+    assert [[chunk.start for chunk in block] for block in blocks] == [[0, 0], [16_000, 16_000], [32_000, 32_000]]
+    heard_left, heard_right = (np.concatenate([block[index].samples for block in blocks]) for index in (0, 1))
+    assert len(heard_left) == len(heard_right) == 40_000
+    assert_is_tone(heard_left, 2.5)
+    assert np.abs(heard_right).max() < 1e-4
+
+
+def test_one_channel_split_is_what_decoding_gives() -> None:
+    data = made_by_hand(tone(8_000, 1.2), 8_000)
+    (block,) = decode_channels(io.BytesIO(data))
+    assert np.array_equal(block[0].samples, heard(data))
+
+
+def test_more_channels_than_can_be_told_apart_are_refused() -> None:
+    data = made_by_hand(tone(8_000, 0.2), 8_000, MOST_SPLIT_CHANNELS)
+    assert len(next(decode_channels(io.BytesIO(data)))) == MOST_SPLIT_CHANNELS
+    with pytest.raises(UndecodableAudio, match=f"at most {MOST_SPLIT_CHANNELS}") as refusal:
+        list(decode_channels(io.BytesIO(made_by_hand(tone(8_000, 0.2), 8_000, MOST_SPLIT_CHANNELS + 1))))
+    assert refusal.value.code == "unsupported_format"
+
+
+def test_a_channel_that_is_gone_is_silent_from_there() -> None:
+    """ADTS says in every frame how many channels there are: first two, then one."""
+    sound = tone(48_000, 1.0)
+    first = made_by_libav("aac", "adts", [sound, sound], 48_000, "stereo")
+    second = made_by_libav("aac", "adts", [sound], 48_000, "mono")
+    blocks = list(decode_channels(io.BytesIO(first + second)))
+    assert {len(block) for block in blocks} == {2}
+    left, right = (np.concatenate([block[index].samples for block in blocks]) for index in (0, 1))
+    assert len(left) == len(right) > 1.5 * 16_000
+    assert np.std(left[-8_000:-1_000]) > 0.1
+    assert np.std(right[2_000:8_000]) > 0.1
+    assert np.abs(right[-8_000:]).max() < 1e-3
