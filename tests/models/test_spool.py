@@ -50,6 +50,12 @@ def test_the_end_is_known_only_when_the_writer_says_so(tmp_path: Path) -> None:
     assert waited == [1]
 
 
+def test_whoever_waits_for_the_end_hears_of_an_abandoned_spool(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path / "a")
+    with SpoolReader(tmp_path / "a", check=writer.abandon) as reader, pytest.raises(SpoolAbandoned):
+        reader.seek(0, os.SEEK_END)
+
+
 def test_an_abandoned_spool_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     writer = SpoolWriter(tmp_path / "a")
     writer.write(b"abc")
