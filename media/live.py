@@ -25,9 +25,11 @@ from models.errors import EngineError, EngineFailed
 from models.interfaces import HypothesisUpdate, ListenRequest, Samples, SegmentResult, SpeechChunk, SpeechRequest
 from models.pool import Pool
 from models.run import Run
-from streaming import recognition, synthesis
-from streaming.recognition import ListeningSettings, RecognitionSession
-from streaming.synthesis import SpeechSettings, SynthesisSession
+from streaming import listening_events, speech_events
+from streaming.listening_events import ListeningSettings
+from streaming.recognition import RecognitionSession
+from streaming.speech_events import SpeechSettings
+from streaming.synthesis import SynthesisSession
 from streaming.voice_activity import SAMPLE_RATE
 
 BACKLOG_SECONDS = 30.0
@@ -87,7 +89,7 @@ class LiveSpeech(_Tasks):
         self._scopes: dict[int, anyio.CancelScope] = {}
         self._room = anyio.Event()
 
-    def receive(self, event: synthesis.ClientEvent) -> None:
+    def receive(self, event: speech_events.ClientEvent) -> None:
         """Take one client event; what it starts or stops starts or stops at once."""
         self.session.receive(event, self._clock())
         self._obey()
@@ -97,7 +99,7 @@ class LiveSpeech(_Tasks):
         self.session.drain(self._clock())
         self._obey()
 
-    async def next_event(self) -> synthesis.ServerEvent | None:
+    async def next_event(self) -> speech_events.ServerEvent | None:
         """Wait for the next event that may leave; None when the session is drained."""
         while True:
             now = self._clock()
@@ -114,10 +116,10 @@ class LiveSpeech(_Tasks):
     def _obey(self) -> None:
         for command in self.session.commands():
             match command:
-                case synthesis.Speak(ticket, text, settings):
+                case speech_events.Speak(ticket, text, settings):
                     self._scopes[ticket] = anyio.CancelScope()
                     self._tasks.start_soon(self._speak, ticket, text, settings)
-                case synthesis.Stop(ticket):
+                case speech_events.Stop(ticket):
                     if ticket in self._scopes:
                         self._scopes[ticket].cancel()
         self.wake()
@@ -246,7 +248,7 @@ class LiveListening(_Tasks):
         self._voice_activity.submit(self)
         self.obey()
 
-    async def next_event(self, interrupted: Callable[[], bool] = lambda: False) -> recognition.ServerEvent | None:
+    async def next_event(self, interrupted: Callable[[], bool] = lambda: False) -> listening_events.ServerEvent | None:
         """Wait for the next event; None when the session is drained, or `interrupted` after a `wake`."""
         while True:
             if (event := self.session.next_event()) is not None:
@@ -271,19 +273,19 @@ class LiveListening(_Tasks):
             return
         for command in self.session.commands():
             match command:
-                case recognition.Listen(ticket, settings):
+                case listening_events.Listen(ticket, settings):
                     self._utterances[ticket] = _Utterance(anyio.CancelScope())
                     self._tasks.start_soon(self._listen, ticket, settings)
-                case recognition.Hear(ticket, samples) if ticket in self._utterances:
+                case listening_events.Hear(ticket, samples) if ticket in self._utterances:
                     utterance = self._utterances[ticket]
                     utterance.blocks.append(samples)
                     utterance.samples += len(samples)
                     utterance.changed.set()
-                case recognition.Conclude(ticket) if ticket in self._utterances:
+                case listening_events.Conclude(ticket) if ticket in self._utterances:
                     self._utterances[ticket].over = True
                     self._utterances[ticket].ended_at = self._clock()
                     self._utterances[ticket].changed.set()
-                case recognition.Abandon(ticket) if ticket in self._utterances:
+                case listening_events.Abandon(ticket) if ticket in self._utterances:
                     self._utterances[ticket].scope.cancel()
         self._voice_activity.submit(self)  # a commit waits for the audio before it to be judged
         self._caught_up.set()

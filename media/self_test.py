@@ -16,8 +16,8 @@ from media.settings import Settings
 from models.catalog import Card, Catalog
 from models.interfaces import TranscriptionRequest
 from streaming.encode import AudioFormat
+from streaming.speech_events import SpeechSettings
 from streaming.speech_output import OutputFormat
-from streaming.synthesis import SpeechSettings
 
 SENTENCE = "Please turn on the kitchen light."
 HEARD_ENOUGH = 0.5

@@ -21,7 +21,8 @@ from media.live import LiveListening
 from media.services import Services, services_of
 from media.sockets import Frames, LiveSocket, live_session, text_of
 from models.errors import EngineError
-from streaming.recognition import ListeningSettings, RecognitionSession
+from streaming.listening_events import ListeningSettings
+from streaming.recognition import RecognitionSession
 
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 

@@ -22,8 +22,7 @@ from media.live import LiveSpeech
 from media.openapi import Operation
 from media.services import services_of
 from streaming.encode import MEDIA_TYPES, AudioFormat
-from streaming.speech_output import OutputFormat
-from streaming.synthesis import (
+from streaming.speech_events import (
     Append,
     AudioDelta,
     Commit,
@@ -31,9 +30,10 @@ from streaming.synthesis import (
     ItemFailed,
     ServerEvent,
     SpeechSettings,
-    SynthesisSession,
     WordTimestamps,
 )
+from streaming.speech_output import OutputFormat
+from streaming.synthesis import SynthesisSession
 
 CONTEXT = "request"
 WHOLE_WAV_CHARS = 4096

@@ -12,7 +12,8 @@ from media.errors import ApiError, close_code, describe
 from media.services import services_of
 from media.sockets import Frames, LiveSocket, live_session, text_of
 from models.errors import EngineError
-from streaming.synthesis import Refused, SpeechSettings, SynthesisSession
+from streaming.speech_events import Refused, SpeechSettings
+from streaming.synthesis import SynthesisSession
 
 
 async def speech_websocket(websocket: WebSocket) -> None:

@@ -21,9 +21,9 @@ from media.dialects.realtime import (
     Frame,
 )
 from media.errors import ApiError, close_code, describe
-from streaming import recognition
+from streaming import listening_events, recognition
 from streaming.audio import PcmEncoding
-from streaming.recognition import ListeningSettings
+from streaming.listening_events import ListeningSettings
 from streaming.transcript import Word
 from streaming.voice_activity import TurnDetection
 
@@ -183,23 +183,23 @@ class OpenAIRealtime:
                 return self._update(_from_beta(session), session.include, "session")
         raise AssertionError("the decoder only makes these frames")
 
-    def write(self, event: recognition.ServerEvent) -> list[Frame]:
+    def write(self, event: listening_events.ServerEvent) -> list[Frame]:
         match event:
-            case recognition.SpeechStarted(item_id, at):
+            case listening_events.SpeechStarted(item_id, at):
                 return [_event("input_audio_buffer.speech_started", audio_start_ms=_ms(at), item_id=item_id)]
-            case recognition.SpeechStopped(item_id, at):
+            case listening_events.SpeechStopped(item_id, at):
                 return [_event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(at), item_id=item_id)]
-            case recognition.Committed(item_id, previous):
+            case listening_events.Committed(item_id, previous):
                 return self._committed(item_id, previous)
-            case recognition.Partial(item_id, _, settled):
+            case listening_events.Partial(item_id, _, settled):
                 return [_transcription("delta", item_id, delta=settled)] if settled else []
-            case recognition.Completed():
+            case listening_events.Completed():
                 return self._completed(event)
-            case recognition.TurnFailed(item_id, error):
+            case listening_events.TurnFailed(item_id, error):
                 return [_transcription("failed", item_id, error=_error(error))]
-            case recognition.Cleared():
+            case listening_events.Cleared():
                 return [_event("input_audio_buffer.cleared")]
-            case recognition.CommitRefused(seconds, reference):
+            case listening_events.CommitRefused(seconds, reference):
                 message = "Error committing input audio buffer: " + (
                     f"the buffer is too small. Expected at least 100ms of audio, but buffer only has "
                     f"{seconds * 1000:.2f}ms of audio."
@@ -208,7 +208,7 @@ class OpenAIRealtime:
                 )
                 error = ApiError(400, "input_audio_buffer_commit_empty", message)
                 return [_event("error", error={**_error(error), "event_id": reference})]
-            case recognition.Reconfigured():
+            case listening_events.Reconfigured():
                 kind = "transcription_session.updated" if self._beta else "session.updated"
                 return [{"type": kind, "event_id": _event_id(), "session": self._session()}]
 
@@ -286,7 +286,7 @@ class OpenAIRealtime:
         kinds = ["conversation.item.created"] if self._beta else ["conversation.item.added", "conversation.item.done"]
         return frames + [_event(kind, previous_item_id=previous, item=item) for kind in kinds]
 
-    def _completed(self, event: recognition.Completed) -> list[Frame]:
+    def _completed(self, event: listening_events.Completed) -> list[Frame]:
         frames = [_transcription("delta", event.item_id, delta=event.settled)] if event.settled else []
         completed = _transcription(
             "completed",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from media.errors import ApiError
-from streaming.recognition import ListeningSettings, ServerEvent
+from streaming.listening_events import ListeningSettings, ServerEvent
 
 Frame: TypeAlias = dict[str, Any]
 DialectName: TypeAlias = Literal["together", "openai", "openai-beta"]

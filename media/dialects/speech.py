@@ -12,10 +12,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from media.dialects.frames import decode_frame, field_of
 from media.errors import ApiError, describe
-from streaming import synthesis
+from streaming import speech_events
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
-from streaming.synthesis import SpeechSettings
+from streaming.speech_events import SpeechSettings
 
 SAMPLE_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
 BIT_RATES = (32_000, 64_000, 96_000, 128_000, 192_000)
@@ -141,23 +141,23 @@ def read_options(query: Mapping[str, str]) -> SpeechOptions:
         raise ApiError(400, "invalid_value", str(error), param=field_of(error)) from error
 
 
-def read_frame(text: str, find_model: Callable[[str], str]) -> synthesis.ClientEvent:
+def read_frame(text: str, find_model: Callable[[str], str]) -> speech_events.ClientEvent:
     """One client frame. Raises: ApiError 400 that says what is wrong with it; UnknownModel from `find_model`."""
     frame: ClientFrame = decode_frame(_decoder, text)
     match frame:
         case AppendFrame(text, context_id):
-            return synthesis.Append(_context(context_id), text)
+            return speech_events.Append(_context(context_id), text)
         case CommitFrame(context_id):
-            return synthesis.Commit(_context(context_id))
+            return speech_events.Commit(_context(context_id))
         case ClearFrame(context_id):
-            return synthesis.Clear(_context(context_id))
+            return speech_events.Clear(_context(context_id))
         case CancelFrame(context_id):
-            return synthesis.Cancel(_context(context_id))
+            return speech_events.Cancel(_context(context_id))
         case SessionFrame(session, context_id):
             changes = settings_changes(session)
             if (name := model_name(session)) is not None:
                 changes["model"] = find_model(name)
-            return synthesis.Configure(changes, context_id)
+            return speech_events.Configure(changes, context_id)
 
 
 def _context(context_id: str | None) -> str:
@@ -191,17 +191,17 @@ def failed(error: BaseException, context_id: str | None = None, **extra: Any) ->
     return frame if context_id is None else frame | {"context_id": context_id}
 
 
-def server_frame(event: synthesis.ServerEvent) -> dict[str, Any]:
+def server_frame(event: speech_events.ServerEvent) -> dict[str, Any]:
     """One session event on the wire."""
     match event:
-        case synthesis.AudioDelta(context_id, item_id, audio):
+        case speech_events.AudioDelta(context_id, item_id, audio):
             return {
                 "type": "conversation.item.audio_output.delta",
                 "item_id": item_id,
                 "delta": base64.b64encode(audio).decode("ascii"),
                 "context_id": context_id,
             }
-        case synthesis.WordTimestamps(context_id, item_id, words):
+        case speech_events.WordTimestamps(context_id, item_id, words):
             return {
                 "type": "conversation.item.word_timestamps",
                 "item_id": item_id,
@@ -210,29 +210,29 @@ def server_frame(event: synthesis.ServerEvent) -> dict[str, Any]:
                 "end_seconds": [round(word.end, 3) for word in words],
                 "context_id": context_id,
             }
-        case synthesis.ItemDone(context_id, item_id):
+        case speech_events.ItemDone(context_id, item_id):
             return {
                 "type": "conversation.item.audio_output.done",
                 "item_id": item_id,
                 "context_id": context_id,
             }
-        case synthesis.TextReceived(context_id, text):
+        case speech_events.TextReceived(context_id, text):
             return {"type": "conversation.item.input_text.received", "text": text, "context_id": context_id}
-        case synthesis.TextCleared(context_id, text):
+        case speech_events.TextCleared(context_id, text):
             return {"type": "input_text_buffer.cleared", "text": text, "context_id": context_id}
-        case synthesis.ContextCancelled(context_id, spoken, remaining):
+        case speech_events.ContextCancelled(context_id, spoken, remaining):
             return {
                 "type": "context.cancelled",
                 "context_id": context_id,
                 "text_spoken": spoken,
                 "text_remaining": remaining,
             }
-        case synthesis.SettingsChanged(context_id, settings):
+        case speech_events.SettingsChanged(context_id, settings):
             frame: dict[str, Any] = {"type": "tts_session.updated", "session": _session(settings)}
             return frame if context_id is None else frame | {"context_id": context_id}
-        case synthesis.ItemFailed(context_id, item_id, error, remaining):
+        case speech_events.ItemFailed(context_id, item_id, error, remaining):
             return failed(error, context_id, item_id=item_id, text_remaining=remaining)
-        case synthesis.Refused(context_id, code, message, field):
+        case speech_events.Refused(context_id, code, message, field):
             return failed(ApiError(400, code, message, param=field), context_id)
 
 

@@ -22,9 +22,9 @@ from media.dialects.realtime import (
     Frame,
 )
 from media.errors import ApiError, describe
-from streaming import recognition
+from streaming import listening_events
 from streaming.audio import PcmEncoding
-from streaming.recognition import ListeningSettings
+from streaming.listening_events import ListeningSettings
 from streaming.transcript import Word
 from streaming.voice_activity import TurnDetection
 
@@ -179,22 +179,22 @@ class TogetherRealtime:
                 return Answer({"type": "echo.response", "echo_id": echo.echo_id, **sent_at, **times, **payload})
         raise AssertionError("the decoder only makes these frames")
 
-    def write(self, event: recognition.ServerEvent) -> list[Frame]:
+    def write(self, event: listening_events.ServerEvent) -> list[Frame]:
         match event:
-            case recognition.Partial(item_id, text, _, start, duration):
+            case listening_events.Partial(item_id, text, _, start, duration):
                 # pipecat reads `transcript`, everybody else `delta`: both hold the whole hypothesis.
                 return [_transcription("delta", item_id, start, duration, delta=text, transcript=text)]
-            case recognition.Completed(item_id, text, _, words, start, duration):
+            case listening_events.Completed(item_id, text, _, words, start, duration):
                 frame = _transcription("completed", item_id, start, duration, transcript=text)
                 return [frame | {"words": [_word(word) for word in words]}]
-            case recognition.TurnFailed(item_id, error, start, duration):
+            case listening_events.TurnFailed(item_id, error, start, duration):
                 frame = _transcription("failed", item_id, start, duration, event_type="completed")
                 return [frame | {"error": msgspec.to_builtins(describe(error))}]
-            case recognition.Committed(item_id):
+            case listening_events.Committed(item_id):
                 return [{"type": "input_audio_buffer.committed", "event_id": _event_id(), "item_id": item_id}]
-            case recognition.Cleared():
+            case listening_events.Cleared():
                 return [{"type": "input_audio_buffer.cleared", "event_id": _event_id()}]
-            case recognition.Reconfigured(settings):
+            case listening_events.Reconfigured(settings):
                 return [
                     {
                         "type": "transcription_session.updated",

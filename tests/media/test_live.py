@@ -20,19 +20,11 @@ from models.catalog import Card
 from models.errors import EngineError, EngineFailed
 from models.interfaces import EngineRequest, EngineResult, Samples, SegmentResult, SpeechChunk
 from models.pool import Pool
-from streaming import recognition, synthesis
-from streaming.recognition import ListeningSettings, RecognitionSession
-from streaming.synthesis import (
-    HELD_BYTES_LIMIT,
-    Append,
-    AudioDelta,
-    Cancel,
-    Commit,
-    ItemDone,
-    ItemFailed,
-    SpeechSettings,
-    SynthesisSession,
-)
+from streaming import listening_events, speech_events
+from streaming.listening_events import ListeningSettings
+from streaming.recognition import RecognitionSession
+from streaming.speech_events import Append, AudioDelta, Cancel, Commit, ItemDone, ItemFailed, SpeechSettings
+from streaming.synthesis import HELD_BYTES_LIMIT, SynthesisSession
 from streaming.transcript import Segment
 from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity, VoiceActivityState
 
@@ -156,12 +148,12 @@ def pcm(parts: Iterable[Samples]) -> bytes:
     return b"".join((part * 32767).astype("<i2").tobytes() for part in parts)
 
 
-async def finals(live: LiveListening) -> list[recognition.ServerEvent]:
+async def finals(live: LiveListening) -> list[listening_events.ServerEvent]:
     """Drain, and keep what turns became."""
     live.drain()
-    events: list[recognition.ServerEvent] = []
+    events: list[listening_events.ServerEvent] = []
     while (event := await live.next_event()) is not None:
-        if isinstance(event, recognition.Completed | recognition.TurnFailed):
+        if isinstance(event, listening_events.Completed | listening_events.TurnFailed):
             events.append(event)
     return events
 
@@ -175,7 +167,7 @@ async def test_speech_is_spoken_and_its_lease_given_back() -> None:
         live.receive(Append("a", "Hello there."))
         live.receive(Commit("a"))
         live.drain()
-        events: list[synthesis.ServerEvent] = []
+        events: list[speech_events.ServerEvent] = []
         while (event := await live.next_event()) is not None:
             events.append(event)
     assert sum(event.seconds for event in events if isinstance(event, AudioDelta)) == pytest.approx(1.0)
@@ -245,7 +237,7 @@ async def test_every_turn_of_a_flood_is_heard_by_few_recognisers() -> None:
             await live.append(pcm([SPEECH, PAUSE] * 100))
             events = await finals(live)
     assert len(events) == 100
-    assert all(isinstance(event, recognition.Completed) and int(event.text) >= len(SPEECH) for event in events)
+    assert all(isinstance(event, listening_events.Completed) and int(event.text) >= len(SPEECH) for event in events)
     assert engine.most_leases <= UTTERANCES_AT_ONCE
     assert engine.leases == 0
 
@@ -315,12 +307,12 @@ async def test_a_dead_recogniser_fails_its_turn_and_the_next_one_is_heard() -> N
     async with lane_of(Loudness()) as lane, listener(engine, lane) as live:
         with anyio.fail_after(10):
             await live.append(pcm([SPEECH, PAUSE]))
-            while not isinstance(event := await live.next_event(), recognition.TurnFailed):
+            while not isinstance(event := await live.next_event(), listening_events.TurnFailed):
                 assert event is not None
             assert isinstance(event.error, EngineFailed)
             engine.answer = counts
             await live.append(pcm([SPEECH, PAUSE]))
-            assert isinstance((await finals(live))[-1], recognition.Completed)
+            assert isinstance((await finals(live))[-1], listening_events.Completed)
     assert engine.leases == 0
 
 
@@ -333,5 +325,5 @@ async def test_draining_commits_the_open_turn_and_hears_nothing_more() -> None:
             live.drain()
             await live.append(pcm([SPEECH, PAUSE]))  # the microphone does not know yet
             events = await finals(live)
-    assert [type(event) for event in events] == [recognition.Completed]
+    assert [type(event) for event in events] == [listening_events.Completed]
     assert live.session.received < 0.4  # half a second at 16 kHz is a third at 24 kHz

@@ -14,8 +14,9 @@ from media.dialects.openai_realtime import CONVERSATION_ONLY, OpenAIRealtime
 from media.dialects.realtime import Action, AppendAudio, ClearAudio, CommitAudio, Configure
 from media.errors import ApiError
 from models.errors import EngineFailed, UnknownModel
-from streaming import recognition
-from streaming.recognition import ListeningSettings, RecognitionSession
+from streaming import listening_events
+from streaming.listening_events import ListeningSettings
+from streaming.recognition import RecognitionSession
 from streaming.transcript import Word
 from tests.media.frames import BROKEN, DEEP, frames_of
 
@@ -56,7 +57,7 @@ def applied(action: Action, speaker: OpenAIRealtime) -> ListeningSettings:
     return action.settings
 
 
-def write(event: recognition.ServerEvent, speaker: OpenAIRealtime | None = None) -> list[dict[str, Any]]:
+def write(event: listening_events.ServerEvent, speaker: OpenAIRealtime | None = None) -> list[dict[str, Any]]:
     """Frames as a client gets them, without the event ids, which every one of them has."""
     frames = [json.loads(msgspec.json.encode(frame)) for frame in (speaker or dialect()).write(event)]
     assert all(frame.pop("event_id").startswith("event_") for frame in frames)
@@ -65,7 +66,7 @@ def write(event: recognition.ServerEvent, speaker: OpenAIRealtime | None = None)
 
 def shown(speaker: OpenAIRealtime) -> dict[str, Any]:
     """The session as the client is told of it."""
-    (frame,) = write(recognition.Reconfigured(speaker.settings), speaker)
+    (frame,) = write(listening_events.Reconfigured(speaker.settings), speaker)
     session: dict[str, Any] = frame["session"]
     return session
 
@@ -208,13 +209,13 @@ def test_any_frame_is_an_action_or_a_refusal_that_can_be_sent(frame: str) -> Non
 
 
 def test_a_turn_from_its_start_to_its_commit() -> None:
-    assert write(recognition.SpeechStarted("item_1", 0.9996)) == [
+    assert write(listening_events.SpeechStarted("item_1", 0.9996)) == [
         {"type": "input_audio_buffer.speech_started", "audio_start_ms": 1000, "item_id": "item_1"}
     ]
-    assert write(recognition.SpeechStopped("item_1", 2.4)) == [
+    assert write(listening_events.SpeechStopped("item_1", 2.4)) == [
         {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 2400, "item_id": "item_1"}
     ]
-    frames = write(recognition.Committed("item_2", "item_1"))
+    frames = write(listening_events.Committed("item_2", "item_1"))
     assert [frame["type"] for frame in frames] == [
         "input_audio_buffer.committed",
         "conversation.item.added",
@@ -231,12 +232,12 @@ def test_a_turn_from_its_start_to_its_commit() -> None:
         "status": "completed",
         "content": [{"type": "input_audio", "transcript": None}],
     }
-    beta = write(recognition.Committed("item_2", "item_1"), dialect(beta=True))
+    beta = write(listening_events.Committed("item_2", "item_1"), dialect(beta=True))
     assert [frame["type"] for frame in beta] == ["input_audio_buffer.committed", "conversation.item.created"]
 
 
 def test_deltas_only_append() -> None:
-    assert write(recognition.Partial("item_1", "Hey the", "Hey", 0.0, 1.0)) == [
+    assert write(listening_events.Partial("item_1", "Hey the", "Hey", 0.0, 1.0)) == [
         {
             "type": "conversation.item.input_audio_transcription.delta",
             "item_id": "item_1",
@@ -244,9 +245,9 @@ def test_deltas_only_append() -> None:
             "delta": "Hey",
         }
     ]
-    assert write(recognition.Partial("item_1", "Hey them", "", 0.0, 1.0)) == []
+    assert write(listening_events.Partial("item_1", "Hey them", "", 0.0, 1.0)) == []
     words = (Word("Hey", 0.1, 0.2), Word("there", 0.3, 0.45678))
-    delta, done = write(recognition.Completed("item_1", "Hey there", " there", words, 0.0, 1.2, "en"))
+    delta, done = write(listening_events.Completed("item_1", "Hey there", " there", words, 0.0, 1.2, "en"))
     assert delta["delta"] == " there"
     assert done == {
         "type": "conversation.item.input_audio_transcription.completed",
@@ -257,12 +258,12 @@ def test_deltas_only_append() -> None:
         "words": [{"word": "Hey", "start": 0.1, "end": 0.2}, {"word": "there", "start": 0.3, "end": 0.457}],
         "languages": [{"code": "en"}],
     }
-    (alone,) = write(recognition.Completed("item_1", "", "", (), 0.0, 0.0, ""))
+    (alone,) = write(listening_events.Completed("item_1", "", "", (), 0.0, 0.0, ""))
     assert "languages" not in alone
 
 
 def test_a_failed_turn() -> None:
-    (frame,) = write(recognition.TurnFailed("item_1", EngineFailed("it broke"), 0.0, 1.0))
+    (frame,) = write(listening_events.TurnFailed("item_1", EngineFailed("it broke"), 0.0, 1.0))
     assert frame == {
         "type": "conversation.item.input_audio_transcription.failed",
         "item_id": "item_1",
@@ -272,20 +273,20 @@ def test_a_failed_turn() -> None:
 
 
 def test_a_commit_of_nothing_is_an_error_with_the_callers_event_id() -> None:
-    (frame,) = write(recognition.CommitRefused(0.05, "mine"))
+    (frame,) = write(listening_events.CommitRefused(0.05, "mine"))
     assert frame["type"] == "error"
     assert frame["error"]["code"] == "input_audio_buffer_commit_empty"
     assert frame["error"]["event_id"] == "mine"
     assert "at least 100ms of audio" in frame["error"]["message"]
     assert "50.00ms" in frame["error"]["message"]
-    (frame,) = write(recognition.CommitRefused(5.0))
+    (frame,) = write(listening_events.CommitRefused(5.0))
     assert "no speech" in frame["error"]["message"]
 
 
 def test_cleared_and_updated() -> None:
-    assert write(recognition.Cleared()) == [{"type": "input_audio_buffer.cleared"}]
+    assert write(listening_events.Cleared()) == [{"type": "input_audio_buffer.cleared"}]
     for beta, kind in ((False, "session.updated"), (True, "transcription_session.updated")):
-        (frame,) = write(recognition.Reconfigured(ListeningSettings()), dialect(beta=beta))
+        (frame,) = write(listening_events.Reconfigured(ListeningSettings()), dialect(beta=beta))
         assert frame["type"] == kind
 
 

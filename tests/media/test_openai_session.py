@@ -11,9 +11,9 @@ import pytest
 from media.dialects.openai_realtime import LONGEST_TURN, OpenAIRealtime
 from media.dialects.realtime import Action, Configure
 from media.errors import ApiError
-from streaming import recognition
+from streaming import listening_events
 from streaming.audio import PcmEncoding
-from streaming.recognition import ListeningSettings
+from streaming.listening_events import ListeningSettings
 
 VAD = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
 
@@ -43,7 +43,7 @@ def applied(action: Action, speaker: OpenAIRealtime) -> ListeningSettings:
     return action.settings
 
 
-def write(event: recognition.ServerEvent, speaker: OpenAIRealtime | None = None) -> list[dict[str, Any]]:
+def write(event: listening_events.ServerEvent, speaker: OpenAIRealtime | None = None) -> list[dict[str, Any]]:
     """Frames as a client gets them, without the event ids, which every one of them has."""
     frames = [json.loads(msgspec.json.encode(frame)) for frame in (speaker or dialect()).write(event)]
     assert all(frame.pop("event_id").startswith("event_") for frame in frames)
@@ -52,7 +52,7 @@ def write(event: recognition.ServerEvent, speaker: OpenAIRealtime | None = None)
 
 def shown(speaker: OpenAIRealtime) -> dict[str, Any]:
     """The session as the client is told of it."""
-    (frame,) = write(recognition.Reconfigured(speaker.settings), speaker)
+    (frame,) = write(listening_events.Reconfigured(speaker.settings), speaker)
     session: dict[str, Any] = frame["session"]
     return session
 

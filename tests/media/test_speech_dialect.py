@@ -21,11 +21,11 @@ from media.dialects.speech import (
 )
 from media.errors import ApiError
 from models.errors import EngineFailed, UnknownModel, WeightsMissing
-from streaming import synthesis
+from streaming import speech_events, synthesis
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
+from streaming.speech_events import SpeechSettings
 from streaming.speech_output import OutputFormat, TimedWord
-from streaming.synthesis import SpeechSettings
 from tests.media.frames import BROKEN, DEEP, frames_of
 
 TYPES = [
@@ -48,7 +48,7 @@ def find_model(name: str) -> str:
     return f"card of {name}"
 
 
-def read(frame: object) -> synthesis.ClientEvent:
+def read(frame: object) -> speech_events.ClientEvent:
     return read_frame(json.dumps(frame), find_model)
 
 
@@ -66,35 +66,35 @@ def over_the_wire(frame: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("frame", "event"),
     [
-        ({"type": "input_text_buffer.append", "text": "Hi", "context_id": "c1"}, synthesis.Append("c1", "Hi")),
-        ({"type": "input_text_buffer.append", "text": "Hi"}, synthesis.Append("default", "Hi")),
-        ({"type": "input_text_buffer.append", "text": "Hi", "context_id": None}, synthesis.Append("default", "Hi")),
-        ({"type": "input_text_buffer.append", "text": "", "event_id": 5}, synthesis.Append("default", "")),
-        ({"type": "input_text_buffer.commit", "context_id": "c1"}, synthesis.Commit("c1")),
-        ({"type": "input_text_buffer.commit"}, synthesis.Commit("default")),
-        ({"type": "input_text_buffer.clear", "context_id": "c1"}, synthesis.Clear("c1")),
-        ({"type": "input_text_buffer.clear"}, synthesis.Clear("default")),
-        ({"type": "context.cancel", "context_id": "c1"}, synthesis.Cancel("c1")),
-        ({"type": "context.cancel"}, synthesis.Cancel("default")),
+        ({"type": "input_text_buffer.append", "text": "Hi", "context_id": "c1"}, speech_events.Append("c1", "Hi")),
+        ({"type": "input_text_buffer.append", "text": "Hi"}, speech_events.Append("default", "Hi")),
+        ({"type": "input_text_buffer.append", "text": "Hi", "context_id": None}, speech_events.Append("default", "Hi")),
+        ({"type": "input_text_buffer.append", "text": "", "event_id": 5}, speech_events.Append("default", "")),
+        ({"type": "input_text_buffer.commit", "context_id": "c1"}, speech_events.Commit("c1")),
+        ({"type": "input_text_buffer.commit"}, speech_events.Commit("default")),
+        ({"type": "input_text_buffer.clear", "context_id": "c1"}, speech_events.Clear("c1")),
+        ({"type": "input_text_buffer.clear"}, speech_events.Clear("default")),
+        ({"type": "context.cancel", "context_id": "c1"}, speech_events.Cancel("c1")),
+        ({"type": "context.cancel"}, speech_events.Cancel("default")),
         (
             {
                 "type": "tts_session.updated",
                 "session": {"voice": "af_heart", "language": "it", "extra_params": {"a": []}},
             },
-            synthesis.Configure({"voice": "af_heart", "language": "it"}, None),
+            speech_events.Configure({"voice": "af_heart", "language": "it"}, None),
         ),
         (
             {"type": "tts_session.updated", "session": {"speed": 2}, "context_id": "c1"},
-            synthesis.Configure({"speed": 2.0}, "c1"),
+            speech_events.Configure({"speed": 2.0}, "c1"),
         ),
-        ({"type": "tts_session.updated", "session": {}}, synthesis.Configure({}, None)),
+        ({"type": "tts_session.updated", "session": {}}, speech_events.Configure({}, None)),
         (
             {"type": "tts_session.updated", "session": {"model": "kokoro"}},
-            synthesis.Configure({"model": "card of kokoro"}, None),
+            speech_events.Configure({"model": "card of kokoro"}, None),
         ),
     ],
 )
-def test_client_frames(frame: dict[str, Any], event: synthesis.ClientEvent) -> None:
+def test_client_frames(frame: dict[str, Any], event: speech_events.ClientEvent) -> None:
     assert read(frame) == event
 
 
@@ -211,7 +211,7 @@ def test_any_frame_is_an_event_or_a_refusal_that_can_be_sent(frame: str) -> None
     try:
         session.receive(read_frame(frame, lambda name: name), 0.0)
     except ApiError as error:
-        session.refuse(synthesis.Refused(None, error.code, error.message, error.param))
+        session.refuse(speech_events.Refused(None, error.code, error.message, error.param))
     while (answer := session.next_event(0.0)) is not None:
         sent = over_the_wire(server_frame(answer))
         assert sent["type"] != "conversation.item.tts.failed" or sent["error"]["message"]
@@ -245,11 +245,11 @@ def test_session_created_is_what_clients_wait_for() -> None:
     ("event", "frame"),
     [
         (
-            synthesis.TextReceived("c1", "Hello"),
+            speech_events.TextReceived("c1", "Hello"),
             {"type": "conversation.item.input_text.received", "text": "Hello", "context_id": "c1"},
         ),
         (
-            synthesis.AudioDelta("c1", "tts_1", b"\x00\xff", 0.1),
+            speech_events.AudioDelta("c1", "tts_1", b"\x00\xff", 0.1),
             {
                 "type": "conversation.item.audio_output.delta",
                 "item_id": "tts_1",
@@ -258,7 +258,7 @@ def test_session_created_is_what_clients_wait_for() -> None:
             },
         ),
         (
-            synthesis.WordTimestamps("c1", "tts_1", (TimedWord("Hi", 0.0, 0.40049), TimedWord("you", 0.5, 0.9))),
+            speech_events.WordTimestamps("c1", "tts_1", (TimedWord("Hi", 0.0, 0.40049), TimedWord("you", 0.5, 0.9))),
             {
                 "type": "conversation.item.word_timestamps",
                 "item_id": "tts_1",
@@ -269,19 +269,19 @@ def test_session_created_is_what_clients_wait_for() -> None:
             },
         ),
         (
-            synthesis.ItemDone("c1", "tts_1"),
+            speech_events.ItemDone("c1", "tts_1"),
             {"type": "conversation.item.audio_output.done", "item_id": "tts_1", "context_id": "c1"},
         ),
         (
-            synthesis.ContextCancelled("c1", "Hello ", "there"),
+            speech_events.ContextCancelled("c1", "Hello ", "there"),
             {"type": "context.cancelled", "context_id": "c1", "text_spoken": "Hello ", "text_remaining": "there"},
         ),
         (
-            synthesis.TextCleared("c1", "rest"),
+            speech_events.TextCleared("c1", "rest"),
             {"type": "input_text_buffer.cleared", "text": "rest", "context_id": "c1"},
         ),
         (
-            synthesis.Refused("c1", "too_many_contexts", "no", "context_id"),
+            speech_events.Refused("c1", "too_many_contexts", "no", "context_id"),
             {
                 "type": "conversation.item.tts.failed",
                 "error": {
@@ -294,7 +294,7 @@ def test_session_created_is_what_clients_wait_for() -> None:
             },
         ),
         (
-            synthesis.ItemFailed("c1", "tts_1", EngineFailed("it broke"), "rest"),
+            speech_events.ItemFailed("c1", "tts_1", EngineFailed("it broke"), "rest"),
             {
                 "type": "conversation.item.tts.failed",
                 "error": {"message": "it broke", "type": "server_error", "param": None, "code": "engine_failed"},
@@ -305,21 +305,21 @@ def test_session_created_is_what_clients_wait_for() -> None:
         ),
     ],
 )
-def test_server_frames(event: synthesis.ServerEvent, frame: dict[str, Any]) -> None:
+def test_server_frames(event: speech_events.ServerEvent, frame: dict[str, Any]) -> None:
     assert over_the_wire(server_frame(event)) == frame
 
 
 def test_an_update_is_answered_with_what_holds_now() -> None:
     changed = SpeechSettings(voice="v", word_timestamps=True)
-    frame = over_the_wire(server_frame(synthesis.SettingsChanged(None, changed)))
+    frame = over_the_wire(server_frame(speech_events.SettingsChanged(None, changed)))
     assert frame["type"] == "tts_session.updated"
     assert "context_id" not in frame
     assert frame["session"]["voice"] == "v"
     assert frame["session"]["alignment"] == "word"
-    for_one = server_frame(synthesis.SettingsChanged("c1", changed))
+    for_one = server_frame(speech_events.SettingsChanged("c1", changed))
     assert for_one["context_id"] == "c1"
     # What is answered can be sent back.
-    assert isinstance(read({"type": "tts_session.updated", "session": frame["session"]}), synthesis.Configure)
+    assert isinstance(read({"type": "tts_session.updated", "session": frame["session"]}), speech_events.Configure)
 
 
 @pytest.mark.parametrize("error", [UnknownModel("no such model", field="model"), WeightsMissing("pull it first")])

@@ -23,9 +23,10 @@ from media.dialects.realtime import (
 from media.dialects.together_realtime import TURN_DETECTION, TogetherRealtime, read_query
 from media.errors import ApiError
 from models.errors import AtCapacity, EngineFailed, UnknownModel
-from streaming import recognition
+from streaming import listening_events
 from streaming.audio import PcmEncoding
-from streaming.recognition import ListeningSettings, RecognitionSession
+from streaming.listening_events import ListeningSettings
+from streaming.recognition import RecognitionSession
 from streaming.transcript import Word
 from streaming.voice_activity import TurnDetection
 from tests.media.frames import BROKEN, DEEP, frames_of
@@ -54,7 +55,7 @@ def read(frame: object, speaker: TogetherRealtime | None = None) -> Action:
     return (speaker or dialect()).read(text, 1234.5)
 
 
-def write(event: recognition.ServerEvent) -> list[dict[str, Any]]:
+def write(event: listening_events.ServerEvent) -> list[dict[str, Any]]:
     """Frames as a client gets them, without the event ids, which every one of them has."""
     frames = [json.loads(msgspec.json.encode(frame)) for frame in dialect().write(event)]
     assert all(frame.pop("event_id").startswith("event_") for frame in frames)
@@ -279,7 +280,7 @@ def test_any_frame_is_an_action_or_a_refusal_that_can_be_sent(frame: str, query:
 
 
 def test_deltas_hold_the_whole_belief_under_both_names() -> None:
-    (frame,) = write(recognition.Partial("item_1", "The quick", " quick", 0.0, 0.9004))
+    (frame,) = write(listening_events.Partial("item_1", "The quick", " quick", 0.0, 0.9004))
     assert frame == {
         "type": "conversation.item.input_audio_transcription.delta",
         "item_id": "item_1",
@@ -293,7 +294,7 @@ def test_deltas_hold_the_whole_belief_under_both_names() -> None:
 
 def test_completed_brings_the_words() -> None:
     words = (Word("The", 0.1, 0.2), Word("fox", 0.3, 0.45678))
-    (frame,) = write(recognition.Completed("item_1", "The fox", "fox", words, 0.1, 1.7, "en"))
+    (frame,) = write(listening_events.Completed("item_1", "The fox", "fox", words, 0.1, 1.7, "en"))
     assert frame == {
         "type": "conversation.item.input_audio_transcription.completed",
         "item_id": "item_1",
@@ -306,7 +307,7 @@ def test_completed_brings_the_words() -> None:
 
 
 def test_a_failed_turn_says_that_the_session_goes_on() -> None:
-    (frame,) = write(recognition.TurnFailed("item_1", EngineFailed("it broke"), 1.0, 2.0))
+    (frame,) = write(listening_events.TurnFailed("item_1", EngineFailed("it broke"), 1.0, 2.0))
     assert frame["type"] == "conversation.item.input_audio_transcription.failed"
     assert (frame["event_type"], frame["item_id"]) == ("completed", "item_1")
     assert frame["error"] == {"message": "it broke", "type": "server_error", "param": None, "code": "engine_failed"}
@@ -325,9 +326,9 @@ def test_a_fatal_failure_has_no_event_type_and_closes_normally() -> None:
 
 
 def test_an_update_is_answered_with_the_effective_turn_detection() -> None:
-    (off,) = write(recognition.Reconfigured(replace(START, turn_detection=None)))
+    (off,) = write(listening_events.Reconfigured(replace(START, turn_detection=None)))
     assert off == {"type": "transcription_session.updated", "session": {"turn_detection": None}}
-    (on,) = write(recognition.Reconfigured(START))
+    (on,) = write(listening_events.Reconfigured(START))
     assert on["session"]["turn_detection"] == {
         "type": "server_vad",
         "threshold": 0.3,
@@ -340,13 +341,13 @@ def test_an_update_is_answered_with_the_effective_turn_detection() -> None:
 
 
 def test_the_other_events() -> None:
-    assert write(recognition.Committed("item_1", None)) == [
+    assert write(listening_events.Committed("item_1", None)) == [
         {"type": "input_audio_buffer.committed", "item_id": "item_1"}
     ]
-    assert write(recognition.Cleared()) == [{"type": "input_audio_buffer.cleared"}]
+    assert write(listening_events.Cleared()) == [{"type": "input_audio_buffer.cleared"}]
     for silent in (
-        recognition.SpeechStarted("item_1", 0.0),
-        recognition.SpeechStopped("item_1", 1.0),
-        recognition.CommitRefused(0.0),
+        listening_events.SpeechStarted("item_1", 0.0),
+        listening_events.SpeechStopped("item_1", 1.0),
+        listening_events.CommitRefused(0.0),
     ):
         assert write(silent) == []

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.audio import PcmEncoding
-from streaming.recognition import (
+from streaming.listening_events import (
     Abandon,
     Cleared,
     CommitRefused,
@@ -25,13 +25,13 @@ from streaming.recognition import (
     Listen,
     ListeningSettings,
     Partial,
-    RecognitionSession,
     Reconfigured,
     ServerEvent,
     SpeechStarted,
     SpeechStopped,
     TurnFailed,
 )
+from streaming.recognition import RecognitionSession
 from streaming.transcript import Hypothesis, Segment, Word
 from streaming.voice_activity import SAMPLE_RATE, WINDOW, TurnDetection
 

@@ -16,10 +16,7 @@ import numpy as np
 from models.interfaces import WordTiming
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
-from streaming.speech_output import OutputFormat
-from streaming.synthesis import (
-    AHEAD_LIMIT,
-    DELTA_SECONDS,
+from streaming.speech_events import (
     Append,
     AudioDelta,
     Cancel,
@@ -36,11 +33,12 @@ from streaming.synthesis import (
     Speak,
     SpeechSettings,
     Stop,
-    SynthesisSession,
     TextCleared,
     TextReceived,
     WordTimestamps,
 )
+from streaming.speech_output import OutputFormat
+from streaming.synthesis import AHEAD_LIMIT, DELTA_SECONDS, SynthesisSession
 
 RATE = 1000
 PER_CHARACTER = 0.1

@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 
 from streaming.audio import PcmEncoding
-from streaming.recognition import (
-    SHORTEST_COMMIT,
+from streaming.listening_events import (
     Cleared,
     CommitRefused,
     Committed,
     Completed,
     ListeningSettings,
-    RecognitionSession,
     Reconfigured,
     SpeechStarted,
     SpeechStopped,
 )
+from streaming.recognition import SHORTEST_COMMIT, RecognitionSession
 from streaming.transcript import Segment
 from streaming.voice_activity import SAMPLE_RATE, TurnDetection
 from tests.streaming.listening import BY_HAND, BY_VOICE, QUICK, Meeting, indexes, kinds_of

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from streaming.recognition import Cleared, CommitRefused, Committed, Reconfigured
+from streaming.listening_events import Cleared, CommitRefused, Committed, Reconfigured
 from streaming.voice_activity import WINDOW
 from tests.streaming.listening import BY_HAND, BY_VOICE, QUICK, Meeting
 

@@ -10,8 +10,7 @@ import pytest
 
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
-from streaming.speech_output import OutputFormat
-from streaming.synthesis import (
+from streaming.speech_events import (
     AudioDelta,
     Cancel,
     Clear,
@@ -21,11 +20,12 @@ from streaming.synthesis import (
     ItemFailed,
     Refused,
     SettingsChanged,
-    SynthesisSession,
     TextCleared,
     TextReceived,
     WordTimestamps,
 )
+from streaming.speech_output import OutputFormat
+from streaming.synthesis import SynthesisSession
 from tests.streaming.speaking import PER_CHARACTER, PLAIN, RATE, Conversation
 
 UNPACED = PLAIN.changed({"paced": False})

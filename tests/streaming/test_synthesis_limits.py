@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streaming.synthesis import (
-    AHEAD_LIMIT,
-    AHEAD_RESUME,
-    HELD_SECONDS_LIMIT,
-    PENDING_TEXT_LIMIT,
+from streaming.speech_events import (
     Append,
     AudioDelta,
     Cancel,
@@ -20,6 +16,7 @@ from streaming.synthesis import (
     SettingsChanged,
     TextReceived,
 )
+from streaming.synthesis import AHEAD_LIMIT, AHEAD_RESUME, HELD_SECONDS_LIMIT, PENDING_TEXT_LIMIT
 from tests.streaming.speaking import PER_CHARACTER, PLAIN, Conversation
 
 SENTENCE = "One two three four five six seven. "

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from streaming.synthesis import Append, Cancel, Clear, Commit, Configure
+from streaming.speech_events import Append, Cancel, Clear, Commit, Configure
 from tests.streaming.speaking import OUTPUT, PLAIN, Conversation
 
 contexts = st.sampled_from(["a", "b", "c", "default"])

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streaming.recognition import (
-    Completed,
-    Partial,
-    SpeechStopped,
-    TurnFailed,
-)
+from streaming.listening_events import Completed, Partial, SpeechStopped, TurnFailed
 from streaming.transcript import Hypothesis, Segment, Word
 from tests.streaming.listening import BY_HAND, Meeting, RecogniserBroke, kinds_of
 
