@@ -5,46 +5,48 @@ Every command that computes does it by itself, with worker processes of its own;
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeAlias, get_args
+from typing import Annotated, BinaryIO
 
 import anyio
 import anyio.to_thread
 import typer
-from rich.table import Table
 
+from media.cli_models import models_app
+from media.cli_transcribe import transcribe
 from media.destination import ENDINGS, complete_wav, destination
 from media.doctor import CHECKOUT, Finding, examine
 from media.local import load_catalog, local_models
 from media.server import serve as run_server
 from media.settings import load_settings
-from media.terminal import FAILED, INTERRUPTED, Commands, complain, console, print_json, progress_bar
-from media.transcripts import Transcript, written
-from models.catalog import Card, Catalog, Task
-from models.errors import UnknownModel
-from models.interfaces import TranscriptionRequest
-from models.run import Steps
+from media.terminal import (
+    FAILED,
+    INTERRUPTED,
+    Commands,
+    ModelOption,
+    complain,
+    console,
+    find_card,
+    print_json,
+    target,
+    write,
+)
 from streaming.encode import AudioFormat
+from streaming.speech_events import SpeechSettings
 from streaming.speech_output import OutputFormat
-from streaming.synthesis import PENDING_TEXT_LIMIT, SpeechSettings
+from streaming.synthesis import PENDING_TEXT_LIMIT
 
 SPEECH_RATE = 24_000
 TELEPHONE_RATE = 8_000
 """What G.711 without a header is taken for by everything that plays it."""
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models_app = typer.Typer(no_args_is_help=True, help="The models this machine knows.")
 app.add_typer(models_app, name="models")
-
-FileFormat: TypeAlias = Literal["text", "json", "verbose_json", "srt", "vtt"]
-ModelOption = Annotated[str, typer.Option(help="a model's id or alias; auto is the best one that runs here")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -93,7 +95,7 @@ def speak(
     language: Annotated[str, typer.Option(help="a language tag such as en or pt-BR; else the voice's own")] = "",
 ) -> None:
     """Say a text, into a file or as raw PCM into a pipe."""
-    output = _target(output)
+    output = target(output)
     format = format or _format_of(output)
     if output is None and sys.stdout.isatty():
         hint = f"sonoreel speak ... | aplay -t raw -f S16_LE -r {SPEECH_RATE}"
@@ -103,16 +105,16 @@ def speak(
     said = _text(text)
     settings = load_settings()
     catalog = load_catalog(settings)
-    card = _card(catalog, model, "speech")
+    card = find_card(catalog, model, "speech")
     rate = TELEPHONE_RATE if format in (AudioFormat.MULAW, AudioFormat.ALAW) else SPEECH_RATE
     how = SpeechSettings(card.id, voice, language, speed, OutputFormat(format, sample_rate=rate))
 
     async def run(file: BinaryIO) -> None:
-        async def write(audio: bytes) -> None:
-            await anyio.to_thread.run_sync(_write, file, audio, abandon_on_cancel=True)
+        async def hand_on(audio: bytes) -> None:
+            await anyio.to_thread.run_sync(write, file, audio, abandon_on_cancel=True)
 
         async with local_models(settings, catalog) as local:
-            await local.speak(said, how, write)
+            await local.speak(said, how, hand_on)
 
     with destination(output) as file:
         anyio.run(run, file)
@@ -120,61 +122,7 @@ def speak(
             complete_wav(file, rate)
 
 
-@app.command()
-def transcribe(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True, help="any audio or video file")
-    ],
-    model: ModelOption = "auto",
-    format: Annotated[FileFormat, typer.Option(help="verbose_json has the times of every word")] = "text",
-    language: Annotated[str, typer.Option(help="the language spoken, such as en; auto lets the model find out")] = "",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", dir_okay=False, help="file to write; else standard output")
-    ] = None,
-) -> None:
-    """Write a recording down."""
-    output = _target(output)
-    settings = load_settings()
-    catalog = load_catalog(settings)
-    card = _card(catalog, model, "transcription")
-    request = TranscriptionRequest(
-        path=str(file.resolve()),
-        language="" if language == "auto" else language,
-        word_timestamps=format not in ("text", "json"),
-    )
-
-    async def run(on_progress: Callable[[Steps], None]) -> Transcript:
-        async with local_models(settings, catalog) as local:
-            return await local.transcribe(card, request, on_progress)
-
-    with progress_bar(file.name) as on_progress:
-        transcript = anyio.run(run, on_progress)
-    with destination(output) as target:
-        _write(target, _rendered(transcript, format).encode())
-
-
-@models_app.command("list")
-def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-) -> None:
-    """Every model, whether it can run here, and what it would take."""
-    catalog = load_catalog(load_settings())
-    automatic = {_automatic(catalog, task) for task in get_args(Task)}
-    if as_json:
-        print_json([_described(card, catalog.missing(card), auto=card.id in automatic) for card in catalog.cards])
-        return
-    table = Table("id", "task", "kind", "auto", "available", "languages", "licence", box=None, pad_edge=False)
-    for card in catalog.cards:
-        table.add_row(
-            card.id,
-            card.task,
-            "embedded" if card.embedded else "real",
-            "auto" if card.id in automatic else "",
-            catalog.missing(card) or "yes",
-            ", ".join(card.languages),
-            card.license,
-        )
-    console().print(table, markup=False)
+app.command()(transcribe)
 
 
 @app.command()
@@ -211,20 +159,6 @@ def bench(context: typer.Context) -> None:
     raise typer.Exit(run.returncode)
 
 
-def _card(catalog: Catalog, name: str, task: Task) -> Card:
-    card, deprecation = catalog.find(name, task)
-    if deprecation is not None:
-        complain(deprecation, "--model")
-    return card
-
-
-def _automatic(catalog: Catalog, task: Task) -> str | None:
-    try:
-        return catalog.auto(task).id
-    except UnknownModel:
-        return None
-
-
 def _format_of(output: Path | None) -> AudioFormat:
     if output is None:
         return AudioFormat.PCM
@@ -232,15 +166,6 @@ def _format_of(output: Path | None) -> AudioFormat:
         known = " ".join(ENDINGS)
         raise typer.BadParameter(f"{output.name!r} has none of the endings {known}: add --format", param_hint="-o")
     return format
-
-
-def _target(output: Path | None) -> Path | None:
-    """None is standard output, which is also spelled -."""
-    if output is None or output == Path("-"):
-        return None
-    if not output.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(output.parent)!r}", param_hint="-o")
-    return output
 
 
 def _text(argument: str) -> str:
@@ -254,31 +179,6 @@ def _text(argument: str) -> str:
         message = f"it has {len(text)} characters, {PENDING_TEXT_LIMIT} is the most"
         raise typer.BadParameter(message, param_hint="TEXT")
     return text
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-
-
-def _rendered(transcript: Transcript, format: FileFormat) -> str:
-    answer = written(transcript, format, words=True)
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=2) + "\n"
-
-
-def _described(card: Card, missing: str | None, *, auto: bool) -> dict[str, Any]:
-    return {
-        "id": card.id,
-        "name": card.name,
-        "task": card.task,
-        "embedded": card.embedded,
-        "available": missing is None,
-        "missing": missing,
-        "auto": auto,
-        "languages": card.languages,
-        "license": card.license,
-        "aliases": card.aliases,
-    }
 
 
 def main() -> None:

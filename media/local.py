@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from time import monotonic
+
+import anyio
+import anyio.to_thread
 
 from media.api.speech import spoken
 from media.errors import unwrap
 from media.live import LiveSpeech
 from media.metrics import Metrics
+from media.recordings import Recording, spool_path
 from media.settings import Settings
-from media.transcribing import Transcribing
+from media.transcribing import Diarization, Transcribing
 from media.transcripts import Transcript
 from models.catalog import Card, Catalog
 from models.interfaces import TranscriptionRequest
 from models.pool import Pool
 from models.run import Steps
-from streaming.synthesis import AudioDelta, SpeechSettings, SynthesisSession
+from models.spool import SpoolWriter
+from streaming.speech_events import AudioDelta, SpeechSettings
+from streaming.synthesis import SynthesisSession
+from streaming.transcript import Segment
+
+READ_BYTES = 1 << 18
+
+
+async def _ignore_segment(segment: Segment) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +64,82 @@ class LocalModels:
         return seconds
 
     async def transcribe(
-        self, card: Card, request: TranscriptionRequest, on_progress: Callable[[Steps], None] = lambda _: None
+        self,
+        card: Card,
+        request: TranscriptionRequest,
+        diarization: Diarization | None = None,
+        *,
+        on_segment: Callable[[Segment], Awaitable[None]] = _ignore_segment,
+        on_progress: Callable[[Steps], None] = lambda _: None,
     ) -> Transcript:
         """Write a recording down; `on_progress` is told now and then how many of its seconds are done.
 
-        Raises: EngineError.
+        `on_segment` gets the segments in order as they settle, without speakers.
+        Raises: EngineError; what `on_segment` raises, which ends the work.
         """
 
         async def report(steps: Steps) -> None:
             on_progress(steps)
 
-        return await Transcribing(self.pool, card, request, on_progress=report).result()
+        transcribing = Transcribing(self.pool, card, request, diarization, on_segment=on_segment, on_progress=report)
+        return await transcribing.result()
 
 
 @asynccontextmanager
 async def local_models(settings: Settings, catalog: Catalog) -> AsyncIterator[LocalModels]:
     """The models of a catalog, for this process; their workers end with the scope."""
-    async with Pool(catalog, memory_budget_mb=settings.memory_budget) as pool:
+    budget = await anyio.to_thread.run_sync(lambda: settings.memory_budget)  # reads what the machine has
+    async with Pool(catalog, memory_budget_mb=budget) as pool:
         yield LocalModels(catalog, pool)
+
+
+@asynccontextmanager
+async def arriving(fill: Callable[[Recording], Awaitable[None]], folder: Path) -> AsyncIterator[Path]:
+    """A spool that `fill` writes meanwhile, from when it may be opened; without it the scope does not go on.
+
+    Raises: what `fill` raises, rather than what a scope makes of the spool that broke off.
+    """
+    recording = Recording(spool_path(folder, "recording"))
+    failures: list[BaseException] = []
+
+    async def run() -> None:
+        try:
+            await fill(recording)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await recording.begun.wait()
+            yield recording.path
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise (failures or [unwrap(group)])[0] from None
+
+
+async def receive(pipe: FileIO, recording: Recording) -> None:
+    """Write into the recording's spool what comes through a pipe, while it comes; closes it. Raises: OSError."""
+    writer = await anyio.to_thread.run_sync(SpoolWriter, recording.path)
+    try:
+        while data := await _read(pipe.fileno()):
+            await anyio.to_thread.run_sync(writer.write, data)
+            recording.begun.set()
+    except BaseException:
+        writer.abandon()
+        raise
+    finally:
+        pipe.close()
+    writer.finish()
+    recording.begun.set()
+
+
+async def _read(descriptor: int) -> bytes:
+    """What is there; waits without a thread, since nothing could wake one that reads from a pipe."""
+    with suppress(PermissionError):  # a file or a device that never keeps anybody waiting
+        await anyio.wait_readable(descriptor)
+    return await anyio.to_thread.run_sync(os.read, descriptor, READ_BYTES)
 
 
 def load_catalog(settings: Settings) -> Catalog:

@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="megabytes all loaded models together may take; 0 is three quarters of the machine or container",
+            description="megabytes all loaded models together may take; 0 is three quarters of machine or container",
         ),
     ] = 0
     max_upload_mb: Annotated[int, Meta(ge=1, description="largest file a transcription request may upload, in MB")] = (

@@ -34,7 +34,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """One model: who made it, what it can do, and how this machine may run it.
 
     `engine` is a module of `models.engines`, or the dotted path of any importable module with `load(card)`.
-    `weights` is a model hub id or a local directory, empty when the engine carries its own. `requires` are
+    `weights` is a model hub id or a local directory, empty when the engine carries its own; `files` are patterns
+    of those files of the hub that are pulled (none: those the engine usually reads). `requires` are
     the Python packages the engine imports and `extra` the install extra that brings them. An empty `voices`
     means the engine tells its voices once loaded. `openai_voices` maps OpenAI's voice names to this model's.
 
@@ -59,6 +60,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     embedded: bool = False
     weights: str = ""
+    files: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     extra: str = ""
     options: dict[str, Any] = {}
