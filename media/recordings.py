@@ -54,9 +54,10 @@ async def pull(fetcher: Fetcher, url: str, recording: Recording) -> None:
                 await anyio.to_thread.run_sync(writer.write, chunk)
                 recording.begun.set()
         except BaseException:
-            writer.abandon()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(writer.abandon)
             raise
-        writer.finish()
+        await anyio.to_thread.run_sync(writer.finish)
         recording.begun.set()
 
 

@@ -104,7 +104,8 @@ class Transcribing:
             raise unwrap(group) from None
         finally:
             if self._diarization is not None:
-                remove_spool(self._diarization.pcm_path)
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(remove_spool, self._diarization.pcm_path)
         return self._transcript()
 
     async def _transcribe(self, request: TranscriptionRequest, beside: TaskGroup) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -115,8 +116,9 @@ def diarized_segment(index: int, utterance: Utterance) -> dict[str, Any]:
 
 def lettered(said: list[Utterance]) -> list[Utterance]:
     """The same utterances with letters for speakers who have no name of their own."""
-    unknown = dict.fromkeys(each.speaker for each in said if each.speaker.startswith("SPEAKER_"))
-    letters = {speaker: _letter(index) for index, speaker in enumerate(unknown)}
+    speakers = dict.fromkeys(each.speaker for each in said)
+    free = (letter for letter in map(_letter, itertools.count()) if letter not in speakers)
+    letters = {speaker: next(free) for speaker in speakers if speaker.startswith("SPEAKER_")}
     return [Utterance(letters.get(each.speaker, each.speaker), each.start, each.end, each.words) for each in said]
 
 

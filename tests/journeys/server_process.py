@@ -25,6 +25,7 @@ class ServerProcess:
     def __init__(
         self, data_dir: Path, environ: Mapping[str, str], command: Sequence[str] = ("media.cli", "serve")
     ) -> None:
+        self.data_dir = data_dir
         self.log: list[str] = []
         self._url = ""
         self._listening = threading.Event()
