@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Annotated, Any, get_args
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from media.local import load_catalog
 from media.pull import PullFailed, Weights, pull, weights_of
 from media.settings import load_settings
-from media.terminal import FAILED, INTERRUPTED, complain, console, print_json
+from media.terminal import FAILED, INTERRUPTED, complain, console, download_bar, print_json
 from models.catalog import Card, Catalog, Task
 from models.errors import UnknownModel
 
@@ -58,8 +59,8 @@ def pull_model(
         typer.echo(f"{id}: there is nothing to pull, {where}")
         return
     try:
-        with _left_at_once_when_interrupted():
-            pulled = pull(weights)
+        with _left_at_once_when_interrupted(), download_bar(weights.repository) as on_progress:
+            pulled = pull(weights, on_progress)
     except PullFailed as error:
         complain(str(error))
         raise typer.Exit(FAILED) from error
@@ -72,7 +73,12 @@ def pull_model(
 @contextmanager
 def _left_at_once_when_interrupted() -> Iterator[None]:
     """The hub's client waits for its threads, which would be for the end of whatever they download."""
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+
+    def leave(*_: object) -> None:
+        Console(stderr=True).show_cursor()
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, leave)
     try:
         yield
     finally:

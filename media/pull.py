@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +18,8 @@ from models.catalog import Card
 
 ANSWER_SECONDS = 5.0
 """How long the hub may take to say what it has, before it counts as out of reach."""
+LOOK_SECONDS = 0.2
+"""Between two looks at how much has come."""
 FILES: dict[str, tuple[str, ...]] = {
     "whisper": ("model.bin", "config.json", "tokenizer.json", "vocabulary.*", "preprocessor_config.json"),
 }
@@ -56,23 +61,22 @@ def weights_of(card: Card) -> Weights | None:
     return Weights(card.weights, card.files or FILES.get(card.engine, ()), card.extra)
 
 
-def pull(weights: Weights) -> Pulled:
-    """Get what is not here yet, with bars on standard error where that is a terminal. Blocks; may be taken up again.
+def pull(weights: Weights, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Pulled:
+    """Get what is not here yet. Blocks; an interrupted pull is taken up again by the next.
 
-    Out of reach of the hub, what is here completely counts as pulled. Raises: PullFailed.
+    `on_progress` is told, from a thread, how many bytes of how many are here. Out of reach of the hub, what is here
+    completely counts as pulled. Raises: PullFailed.
     """
     if find_spec("huggingface_hub") is None:
         package = f"'sonoreel[{weights.extra}]'" if weights.extra else "huggingface_hub"
         raise PullFailed(f"pulling weights needs the package huggingface_hub. Install it with: pip install {package}")
-    if token := os.environ.get("SONOREEL_HF_TOKEN"):
-        os.environ["HF_TOKEN"] = token  # read when the package is imported
-    hub: Any = importlib.import_module("huggingface_hub")
-    importlib.import_module("huggingface_hub.utils.logging").set_verbosity_error()
+    hub = _hub()
     here = _complete(hub, weights)
     try:
-        # The download itself would wait for an answer for as long as the network lets it.
-        hub.HfApi().model_info(weights.repository, timeout=ANSWER_SECONDS)
-        folder = Path(_download(hub, weights))
+        # The download itself would wait for a first answer for as long as the network lets it.
+        info = hub.HfApi().model_info(weights.repository, files_metadata=True, timeout=ANSWER_SECONDS)
+        with _watched(hub, weights, info, on_progress):
+            folder = Path(_download(hub, weights))
     except Exception as error:  # whatever HTTP library the hub's client uses raises its own
         if here is not None and not isinstance(error, hub.errors.RepositoryNotFoundError):
             return Pulled(here, fresh=False)
@@ -80,6 +84,56 @@ def pull(weights: Weights) -> Pulled:
     if not any(folder.glob("*")):
         raise PullFailed(f"{weights.repository} has none of the files {', '.join(weights.files)}")
     return Pulled(folder, fresh=folder != here)
+
+
+def _hub() -> Any:
+    """The hub's client, without its own bars and warnings. What it reads from the environment, it reads here."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    if token := os.environ.get("SONOREEL_HF_TOKEN"):
+        os.environ["HF_TOKEN"] = token
+    importlib.import_module("huggingface_hub.utils.logging").set_verbosity_error()
+    return importlib.import_module("huggingface_hub")
+
+
+@contextmanager
+def _watched(hub: Any, weights: Weights, info: Any, on_progress: Callable[[int, int], None]) -> Iterator[None]:
+    """Tell how much has come, by what lies on the disk: the client's own bars differ from version to version."""
+    paths = set(hub.utils.filter_repo_objects([file.rfilename for file in info.siblings], **_patterns(weights)))
+    wanted = {
+        (file.lfs.sha256 if file.lfs else file.blob_id): file.size or 0
+        for file in info.siblings
+        if file.rfilename in paths
+    }
+    total = sum(wanted.values())
+    blobs = Path(hub.constants.HF_HUB_CACHE, f"models--{weights.repository.replace('/', '--')}", "blobs")
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_SECONDS):
+            on_progress(min(total, _bytes_here(blobs, wanted)), total)
+
+    thread = threading.Thread(target=watch)
+    on_progress(min(total, _bytes_here(blobs, wanted)), total)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    on_progress(total, total)
+
+
+def _bytes_here(blobs: Path, wanted: dict[str, int]) -> int:
+    """A file that still comes is called like a complete one, with more behind a dot."""
+    size = 0
+    for name in os.listdir(blobs) if blobs.is_dir() else ():
+        if name.partition(".")[0] in wanted:
+            try:
+                size += (blobs / name).stat().st_size
+            except FileNotFoundError:  # it has just been completed
+                size += wanted[name.partition(".")[0]]
+    return size
 
 
 def _complete(hub: Any, weights: Weights) -> Path | None:
@@ -93,13 +147,14 @@ def _complete(hub: Any, weights: Weights) -> Path | None:
 
 
 def _download(hub: Any, weights: Weights, **how: Any) -> str:
-    folder: str = hub.snapshot_download(
-        weights.repository,
-        allow_patterns=list(weights.files) or None,
-        ignore_patterns=None if weights.files else list(OTHER_FRAMEWORKS),
-        **how,
-    )
+    folder: str = hub.snapshot_download(weights.repository, **_patterns(weights), **how)
     return folder
+
+
+def _patterns(weights: Weights) -> dict[str, list[str]]:
+    if weights.files:
+        return {"allow_patterns": list(weights.files)}
+    return {"ignore_patterns": list(OTHER_FRAMEWORKS)}
 
 
 def _reason(hub: Any, repository: str, error: Exception) -> str:
