@@ -31,7 +31,7 @@ Resolve: TypeAlias = Callable[[str, int], "list[str]"]
 
 
 class _Refused(Exception):
-    """The address must not be connected to."""
+    """The host, which is the message, must not be connected to."""
 
 
 def is_public(address: str) -> bool:
@@ -71,7 +71,7 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
         except OSError as error:
             raise httpcore.ConnectError(f"the name {host} does not resolve") from error
         if host not in self._allowed_hosts and not all(is_public(address) for address in addresses):
-            raise _Refused
+            raise _Refused(host)
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
@@ -81,7 +81,7 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
         raise failure
 
     async def connect_unix_socket(self, path: str, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
-        raise _Refused
+        raise _Refused(path)
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)
@@ -116,8 +116,8 @@ class Fetcher:
                 pool = httpcore.AsyncConnectionPool(network_backend=network)
                 async with pool, self._follow(pool, url, param) as response:
                     yield self._body(response, param)
-        except _Refused:
-            message = f"{_host(url)} is not a public address: URLs may only name hosts on the internet"
+        except _Refused as refused:
+            message = f"{refused} is not a public address: URLs may only name hosts on the internet"
             raise ApiError(400, "url_not_allowed", message, param=param) from None
         except TimeoutError:
             message = f"the URL took longer than {self.limits.seconds:g} s (SONOREEL_FETCH_SECONDS)"
@@ -164,7 +164,3 @@ class Fetcher:
             if received > self.limits.bytes:
                 raise too_large
             yield chunk
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or url

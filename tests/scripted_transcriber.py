@@ -29,7 +29,7 @@ from models.interfaces import (
     SegmentResult,
     TranscriptionRequest,
 )
-from models.spool import SpoolReader, SpoolWriter
+from models.spool import SpoolAbandoned, SpoolReader, SpoolWriter
 from streaming.transcript import Segment, SpeakerTurn, Word
 
 SECOND = bytes(2 * 16_000)
@@ -43,7 +43,7 @@ class ScriptedTranscriber:
         with ExitStack() as stack:
             copy = stack.enter_context(SpoolWriter(Path(request.pcm_path))) if request.pcm_path else None
             spool = stack.enter_context(SpoolReader(Path(request.path), lambda: on_step(said, None)))
-            for line in _lines(spool):
+            for line in _lines(spool, "The upload ended before the recording was complete."):
                 verb, *words = line.split()
                 if verb == "say":
                     if not said:
@@ -63,15 +63,23 @@ class ScriptedTranscriber:
         if request.num_speakers == 10:
             os.kill(os.getpid(), signal.SIGKILL)
         with SpoolReader(Path(request.pcm_path), lambda: on_step(0.0, None)) as spool:
-            seconds = sum(len(block) for block in iter(lambda: spool.read(1 << 16), b"")) // len(SECOND)
+            abandoned = "The recording's audio ended early."
+            seconds = sum(len(block) for block in _blocks(spool, abandoned)) // len(SECOND)
         names = [known.name for known in request.known_speakers] + ["SPEAKER_00", "SPEAKER_01"]
         turns = tuple(SpeakerTurn(names[second % 2], float(second), second + 1.0) for second in range(seconds))
         yield DiarizationResult(turns, turns)
 
 
-def _lines(spool: SpoolReader) -> Iterator[str]:
+def _blocks(spool: SpoolReader, abandoned: str) -> Iterator[bytes]:
+    try:
+        yield from iter(lambda: spool.read(1 << 16), b"")
+    except SpoolAbandoned:
+        raise InvalidInput(abandoned, field="file") from None
+
+
+def _lines(spool: SpoolReader, abandoned: str) -> Iterator[str]:
     rest = b""
-    for block in iter(lambda: spool.read(1 << 16), b""):
+    for block in _blocks(spool, abandoned):
         *whole, rest = (rest + block).split(b"\n")
         yield from (line.decode() for line in whole if line.strip())
 

@@ -232,7 +232,7 @@ class TranscriptionAnswer(Response):
             return None
         answer = written(transcript, options.response_format, words="word" in options.timestamp_granularities)
         if isinstance(answer, str):
-            return Response(answer, media_type=MEDIA_TYPES[options.response_format])
+            return Response(answer, media_type=f"{MEDIA_TYPES[options.response_format]}; charset=utf-8")
         return JSONResponse(answer)
 
 
