@@ -24,7 +24,7 @@ import numpy.typing as npt
 from models.interfaces import MediaInfo, OnStep, SegmentResult, TranscriptionRequest
 from models.speech_reader import Passage, SpeechReader
 from models.whisper_decoding import AlignedWord, Decoded, Stretch, Thresholds, segments, stretches
-from streaming.segmentation import SpeechSpan
+from streaming.segmentation import Cutting, SpeechSpan
 from streaming.transcript import Segment
 from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity
 
@@ -79,6 +79,7 @@ class Recogniser(Protocol):
     """The model as a transcription sees it."""
 
     voice_activity: SileroVoiceActivity
+    cutting: Cutting
     thresholds: Thresholds
     temperatures: tuple[float, ...]
     ahead: int
@@ -142,6 +143,7 @@ class WhisperTranscription:
             self._recogniser.features,
             voice_activity=self._recogniser.voice_activity,
             ahead=self._recogniser.ahead,
+            cutting=self._recogniser.cutting,
             split_channels=self._request.split_channels,
             pcm_path=Path(pcm_path) if pcm_path else None,
         ) as reader:

@@ -37,7 +37,7 @@ from models.whisper_decoding import (
     without_loop,
 )
 from models.whisper_transcription import Features, Job, Outcome, WhisperTranscription
-from streaming.segmentation import SpeechSpan
+from streaming.segmentation import Cutting, SpeechSpan
 from streaming.voice_activity import SileroVoiceActivity
 
 TOKENS_PER_SECOND = 40
@@ -122,6 +122,7 @@ class WhisperTranscriber:
         )
         self.multilingual = bool(self._model.model.is_multilingual)
         self.voice_activity = SileroVoiceActivity()
+        self.cutting = Cutting(max_span=float(self._model.feature_extractor.chunk_length))
         self.thresholds = Thresholds(
             options.compression_ratio_threshold,
             options.log_prob_threshold,

@@ -17,7 +17,7 @@ from models.speech_reader import SpeechReader
 from models.whisper_decoding import TEMPERATURES, Decoded, Thresholds
 from models.whisper_transcription import Job, Outcome, WhisperTranscription
 from streaming.audio import AudioChunk
-from streaming.segmentation import RecordingSegmenter, SpeechSpan
+from streaming.segmentation import Cutting, RecordingSegmenter, SpeechSpan
 from streaming.voice_activity import SAMPLE_RATE, WINDOW
 from tests.models.engines.conformance import Steps
 
@@ -37,6 +37,7 @@ class Instant:
     """A recogniser that writes the same few tokens, and counts the features that are alive."""
 
     ahead = 5
+    cutting = Cutting()
     timestamp_begin = 1000
     thresholds = Thresholds()
     temperatures = TEMPERATURES
