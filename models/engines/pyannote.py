@@ -160,7 +160,9 @@ class PyannoteDiarizer:
         offset, length = start / SAMPLE_RATE, len(samples) / SAMPLE_RATE
         turns, exclusive = (
             [
-                VoiceTurn(voices[label], offset + max(float(segment.start), 0.0), offset + min(float(segment.end), length))
+                VoiceTurn(
+                    voices[label], offset + max(float(segment.start), 0.0), offset + min(float(segment.end), length)
+                )
                 for segment, _, label in annotation.itertracks(yield_label=True)
                 if label in voices and segment.start < length  # the last window is filled up with silence
             ]
@@ -199,7 +201,8 @@ class PyannoteDiarizer:
         speech = np.concatenate([samples[:0], *(samples[start:end] for start, end in turns)])
         if len(speech) < SHORTEST_REFERENCE * SAMPLE_RATE:
             raise InvalidInput(f"The clip of {speaker.name!r} holds no speech.", field="known_speaker_references")
-        return np.asarray(self._embedding(torch.from_numpy(speech)[None, None]))[0]
+        voice: Embeddings = np.asarray(self._embedding(torch.from_numpy(speech)[None, None]))[0]
+        return voice
 
 
 def _first(blocks: Iterator[Any], samples: int) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from models.pool import Pool
 from models.spool import SpoolWriter
 from streaming.audio import PcmEncoding, encode_pcm
 from tests.models.engines.conformance import noise, write_wav
+from tests.models.engines.sentences import say
 from tests.models.scripted import fails, until
-from tests.models.tiny_pyannote import SAMPLE_RATE, VOICES, card_of, say, silence
+from tests.models.tiny_pyannote import SAMPLE_RATE, VOICES, card_of, silence
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("pyannote", "torch"))), reason="pyannote.audio is not installed"
@@ -76,13 +78,13 @@ def growing(tmp_path: Path) -> Iterator[SpoolWriter]:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Any]:
+def spool(tmp_path: Path) -> Any:
     def write(samples: Samples) -> str:
         path = tmp_path / "audio.pcm"
         path.write_bytes(encode_pcm(samples, PcmEncoding.S16LE))
         return str(path)
 
-    yield write
+    return write
 
 
 async def diarize(pool: Pool, card: Card, **fields: Any) -> DiarizationResult:
@@ -110,7 +112,7 @@ async def test_two_speakers_have_their_turns(
     assert all(0 <= turn.start < turn.end <= len(dialogue) / SAMPLE_RATE for turn in result.turns)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2])
 async def test_as_many_speakers_as_asked_for(pool: Pool, card: Card, dialogue: Samples, spool: Any, count: int) -> None:
     path = spool(dialogue)
     for counts in ({"num_speakers": count}, {"min_speakers": count, "max_speakers": count}):
@@ -195,9 +197,7 @@ async def test_cancelled_in_the_middle_the_worker_goes_on(
         ({"max_speakers": -2}, "max_speakers"),
     ],
 )
-async def test_impossible_counts_are_refused(
-    pool: Pool, card: Card, spool: Any, counts: dict[str, int], field: str
-) -> None:
+async def test_impossible_counts_are_refused(pool: Pool, card: Card, spool: Any, counts: Any, field: str) -> None:
     error = await fails(pool, card, DiarizationRequest(pcm_path=spool(silence(1)), **counts))
     assert isinstance(error, InvalidInput)
     assert error.field == field
@@ -216,12 +216,9 @@ async def test_a_reference_without_speech_is_refused(
     assert "'Ann'" in error.message
 
 
-@pytest.mark.skipif(not os.environ.get("SONOREEL_TIMINGS"), reason="a minute; set SONOREEL_TIMINGS to have it")
-def test_a_real_sized_embedding_model_is_timed(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.models.tiny_pyannote", str(tmp_path / "real")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "real time" in run.stdout
+@pytest.mark.skipif(not os.environ.get("SONOREEL_TIMINGS"), reason="half a minute; set SONOREEL_TIMINGS to have it")
+def test_a_real_sized_embedding_model_is_run_once_for_each_window(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.models.tiny_pyannote", str(tmp_path / "real")]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    ours, theirs = json.loads(run.stdout.splitlines()[-1])
+    assert ours < 0.6 * theirs, f"{ours:.2f} x real time, pyannote itself {theirs:.2f}"

@@ -1,0 +1,248 @@
+"""Voxtral through transformers: Whisper's encoder in front of a language model, in its transcription mode.
+
+Speech is cut out of the recording as for every recogniser and goes through the model in windows of at most 30 s, to
+which its encoder pads whatever it hears. The model writes text without times: a segment is a window, and its times are
+those of the speech in it. It takes no prompt, tells no words apart and does not translate in this mode.
+"""
+
+from __future__ import annotations
+
+import heapq
+import importlib
+import itertools
+import math
+import queue
+import re
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from models.catalog import Card
+from models.errors import InvalidInput
+from models.interfaces import MediaInfo, OnStep, Samples, SegmentResult, TranscriptionRequest
+from models.speech_reader import Passage, SpeechReader
+from models.torch_runtime import import_torch, pick_device, pick_dtype, weights_directory, without_warnings
+from streaming.segmentation import Cutting
+from streaming.transcript import Segment
+from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity
+
+torch = import_torch()
+with without_warnings():
+    transformers: Any = importlib.import_module("transformers")  # typed in parts only
+
+WHOLE_WINDOW, SHORT_WINDOW = 30.0, 15.0
+"""Longest segments in seconds; the shorter where the caller wants to know when things were said."""
+CPU_BATCH, DEVICE_BATCH = 1, 8
+SPARE_TOKENS = 32
+POLL = 0.05
+"""Seconds within which a cancelled transcription notices while it waits for audio."""
+SAME_DURATION = 0.01
+LANGUAGE = re.compile(r"^\s*lang:([a-z]{2})")
+"""How the model begins when it was not told the language."""
+
+
+class VoxtralOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`options` of a card. Zeros and "auto" are chosen here; `dtype` is the name of a torch type.
+
+    A window is given no more tokens than anybody could say in its time.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    batch_size: int = 0
+    tokens_per_second: float = 25.0
+
+
+class VoxtralTranscriber:
+    """Implements Transcriber; one request at a time, several of its windows at once where there is a GPU."""
+
+    def __init__(self, directory: Path, card: Card, options: VoxtralOptions) -> None:
+        self._id = card.id
+        self._languages = card.languages
+        self._device = pick_device(options.device)
+        self._dtype = pick_dtype(self._device, options.dtype)
+        self.batch_size = options.batch_size or (CPU_BATCH if self._device == "cpu" else DEVICE_BATCH)
+        self._tokens_per_second = options.tokens_per_second
+        self.voice_activity = SileroVoiceActivity()
+        self._processor = transformers.VoxtralProcessor.from_pretrained(directory, local_files_only=True)
+        self._model = transformers.VoxtralForConditionalGeneration.from_pretrained(
+            directory,
+            local_files_only=True,
+            dtype=self._dtype,
+            device_map=None if self._device == "cpu" else self._device,
+        )
+        self._model.eval()
+
+    def transcribe(
+        self, request: TranscriptionRequest, on_step: OnStep
+    ) -> Generator[MediaInfo | SegmentResult, None, None]:
+        """See `Transcriber`; the facts come when the language is known, and again if the duration was not as announced.
+
+        Raises: InvalidInput (language, task, file); Cancelled from `on_step`.
+        """
+        if request.task == "translate":
+            raise InvalidInput("This model cannot translate.", field="model")
+        language = self._language(request.language)
+        yield from _Transcription(self, request, on_step, language).results()
+
+    def write(
+        self, windows: Sequence[Samples], language: str, temperature: float, check: Callable[[], None]
+    ) -> list[tuple[str, str]]:
+        """The (language, text) of windows of at most 30 s; an empty `language` is the model's to find.
+
+        `check` is called after every token and may raise.
+        """
+
+        def wanted(tokens: Any, scores: Any, **_: Any) -> Any:
+            check()
+            return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+
+        with without_warnings(), torch.inference_mode():
+            inputs = self._processor.apply_transcription_request(
+                audio=list(windows),
+                model_id=self._id,
+                language=language or None,
+                sampling_rate=SAMPLE_RATE,
+                format=["WAV"] * len(windows),
+            ).to(self._device, dtype=self._dtype)
+            longest = max(len(window) for window in windows) / SAMPLE_RATE
+            sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+            written = self._model.generate(
+                **inputs,
+                **sampling,
+                max_new_tokens=SPARE_TOKENS + math.ceil(self._tokens_per_second * longest),
+                stopping_criteria=[wanted],
+            )
+        asked = inputs["input_ids"].shape[1]
+        return [self._read(tokens, language) for tokens in written[:, asked:].tolist()]
+
+    def _read(self, tokens: list[int], language: str) -> tuple[str, str]:
+        # transformers' own decoding would drop the language that the model names.
+        text = self._processor.tokenizer.tokenizer.decode(tokens)
+        found = LANGUAGE.match(text)
+        if found and not language:
+            language = found[1]
+        return language, LANGUAGE.sub("", text).strip()
+
+    def _language(self, asked: str) -> str:
+        code = asked.strip().lower().replace("_", "-").partition("-")[0]
+        if code and code not in self._languages:
+            known = ", ".join(self._languages)
+            raise InvalidInput(
+                f"This model does not know the language {asked!r}: use one of {known}.", field="language"
+            )
+        return code
+
+
+class _Transcription:
+    """One recording: passages in, segments out in order of their start."""
+
+    def __init__(
+        self, transcriber: VoxtralTranscriber, request: TranscriptionRequest, on_step: OnStep, language: str
+    ) -> None:
+        self._transcriber = transcriber
+        self._request = request
+        self._on_step = on_step
+        self._language = language
+        self._asked = language
+        self._mail: queue.SimpleQueue[Passage[Samples] | BaseException | None] = queue.SimpleQueue()
+        self._numbers = itertools.count()
+        self._waiting: deque[Passage[Samples]] = deque()
+        self._ended = False
+        self._settled: list[tuple[float, int, Segment]] = []
+        self._done = 0.0
+        self._said: float | None = None
+
+    def results(self) -> Generator[MediaInfo | SegmentResult, None, None]:
+        """Yield facts, then segments. Raises: InvalidInput, Cancelled."""
+        request = self._request
+        with SpeechReader(
+            Path(request.path),
+            self._mail.put,
+            lambda span: span.samples,
+            voice_activity=self._transcriber.voice_activity,
+            ahead=2 * self._transcriber.batch_size + 1,
+            cutting=Cutting(max_span=SHORT_WINDOW if request.segment_timestamps else WHOLE_WINDOW),
+            split_channels=request.split_channels,
+            pcm_path=Path(request.pcm_path) if request.pcm_path else None,
+        ) as reader:
+            while not (self._ended and not self._waiting):
+                open_from = reader.open_from  # before the messages: see there
+                for message in self._messages():
+                    self._take(message)
+                size = min(len(self._waiting), self._transcriber.batch_size)
+                batch = [self._waiting.popleft() for _ in range(size)]
+                if batch:
+                    self._write(batch, reader)
+                over = self._ended and not self._waiting
+                starts = [passage.timeline.start for passage in self._waiting]
+                yield from self._hand_out(reader, min([*starts, reader.decoded if over else open_from]), over)
+
+    def _messages(self) -> Iterator[Passage[Samples] | BaseException | None]:
+        try:
+            if not self._waiting:
+                yield self._mail.get(timeout=POLL)
+            while True:
+                yield self._mail.get_nowait()
+        except queue.Empty:
+            return
+
+    def _take(self, message: Passage[Samples] | BaseException | None) -> None:
+        match message:
+            case Passage():
+                self._waiting.append(message)
+            case None:
+                self._ended = True
+            case _:
+                raise message
+
+    def _write(self, passages: Sequence[Passage[Samples]], reader: SpeechReader[Samples]) -> None:
+        written = self._transcriber.write(
+            [passage.prepared for passage in passages],
+            self._asked,
+            self._request.temperature,
+            lambda: self._step(self._done, reader.announced),
+        )
+        for passage, (language, text) in zip(passages, written, strict=True):
+            reader.settled()
+            self._language = self._language or language
+            if text:
+                voiced = passage.timeline.voiced
+                start, end = voiced[0][0] / SAMPLE_RATE, voiced[-1][1] / SAMPLE_RATE
+                channel = passage.channel if self._request.split_channels else None
+                segment = Segment(text, start, end, language=language or self._language, channel=channel)
+                heapq.heappush(self._settled, (start, next(self._numbers), segment))
+
+    def _hand_out(
+        self, reader: SpeechReader[Samples], frontier: int, over: bool
+    ) -> Iterator[MediaInfo | SegmentResult]:
+        """What nothing can come before any more, and the facts as soon as there are some."""
+        duration = reader.decoded / SAMPLE_RATE if over else reader.announced
+        if self._said is None and (over or (self._settled and duration is not None)):
+            self._said = duration or 0.0
+            yield MediaInfo(self._said, self._language)
+        while self._said is not None and self._settled and (over or self._settled[0][0] < frontier / SAMPLE_RATE):
+            yield SegmentResult(heapq.heappop(self._settled)[-1])
+        self._step(frontier / SAMPLE_RATE, duration)
+        if over and duration is not None and self._said is not None and abs(duration - self._said) > SAME_DURATION:
+            yield MediaInfo(duration, self._language)
+
+    def _step(self, done: float, total: float | None) -> None:
+        self._done = max(self._done, done if total is None else min(done, total))
+        self._on_step(self._done, None if total is None else max(total, self._done))
+
+
+def load(card: Card) -> VoxtralTranscriber:
+    """Load the model in the directory, or of the hub id, that the card names; never from the network.
+
+    Raises: WeightsMissing; msgspec.ValidationError for options that do not exist.
+    """
+    options = msgspec.convert(card.options, VoxtralOptions)
+    directory = weights_directory(card, "config.json", "preprocessor_config.json", "tekken.json")
+    import_torch(options.threads)
+    with without_warnings():
+        return VoxtralTranscriber(directory, card, options)
