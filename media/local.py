@@ -127,11 +127,12 @@ async def receive(pipe: FileIO, recording: Recording) -> None:
             await anyio.to_thread.run_sync(writer.write, data)
             recording.begun.set()
     except BaseException:
-        writer.abandon()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(writer.abandon)
         raise
     finally:
         pipe.close()
-    writer.finish()
+    await anyio.to_thread.run_sync(writer.finish)
     recording.begun.set()
 
 

@@ -106,6 +106,7 @@ class ProgressBar:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            redirect_stdout=False,  # results go there as they are
             disable=not console.is_terminal,
         )
         self._bar = self._progress.add_task(title, total=None, seconds="")
@@ -151,7 +152,11 @@ def write(file: BinaryIO, data: bytes) -> None:
 
 def find_card(catalog: Catalog, name: str, task: Task, argument: str = "--model") -> Card:
     """The card a name means; says so when the name is going away. Raises: UnknownModel, WeightsMissing."""
-    card, deprecation = catalog.find(name, task)
+    try:
+        card, deprecation = catalog.find(name, task)
+    except (UnknownModel, WeightsMissing) as error:
+        error.field = argument
+        raise
     if deprecation is not None:
         complain(deprecation, argument)
     return card

@@ -19,15 +19,20 @@ A request's text (or a listening request's prompt) is a verb and its argument:
     wrong          yields a chunk that is not float32
     echo           (listening) says how many samples each block had, then one settled segment with their sum
     deaf           (listening) never takes audio
+
+A recording is a text file: every line is a second of speech, and is heard when it has arrived. "bad" cannot be decoded.
+A prompt comes back as the first segment, with everything else that was asked for. Speakers take turns, a second each.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +40,23 @@ import numpy as np
 from models.catalog import Card
 from models.errors import InvalidInput
 from models.interfaces import (
+    DiarizationRequest,
+    DiarizationResult,
     HypothesisUpdate,
     ListenRequest,
+    MediaInfo,
     OnStep,
     Samples,
     SegmentResult,
     SpeechChunk,
     SpeechRequest,
+    TranscriptionRequest,
     Voice,
 )
-from streaming.transcript import Hypothesis, Segment, Word
+from models.spool import SpoolReader, SpoolWriter
+from streaming.transcript import Hypothesis, Segment, SpeakerTurn, Word
+
+PCM_SECOND = bytes(2 * 16_000)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -94,6 +106,35 @@ class ScriptedEngine:
             heard += len(block)
             yield HypothesisUpdate(Hypothesis((Word(str(len(block)), 0.0, 0.0),)))
         yield SegmentResult(Segment(str(heard), 0.0, 0.0))
+
+    def transcribe(self, request: TranscriptionRequest, on_step: OnStep) -> Iterator[MediaInfo | SegmentResult]:
+        yield MediaInfo(0.0, "en")
+        with ExitStack() as stack:
+            pcm = stack.enter_context(SpoolWriter(Path(request.pcm_path))) if request.pcm_path else None
+            if request.prompt:
+                channels = "split" if request.split_channels else "mix"
+                yield SegmentResult(Segment(f"{request.task} {request.language} {channels} {request.prompt}", 0, 0))
+            second = 0
+            spool = stack.enter_context(SpoolReader(Path(request.path), lambda: on_step(second, 60)))
+            for line in io.BufferedReader(spool):
+                if line == b"bad\n":
+                    raise InvalidInput("That is no recording.", field="file")
+                words = [Word(text, second, second + 1) for text in line.decode().split()]
+                yield SegmentResult(Segment(line.decode(), second, second + 1, tuple(words)))
+                second += 1
+                on_step(second, 60)
+                if pcm:
+                    pcm.write(PCM_SECOND)
+        yield MediaInfo(float(second), "en")
+
+    def diarize(self, request: DiarizationRequest, on_step: OnStep) -> Iterator[DiarizationResult]:
+        with SpoolReader(Path(request.pcm_path), lambda: on_step(0, None)) as spool:
+            seconds = len(spool.read()) // len(PCM_SECOND)
+        number = request.num_speakers or request.max_speakers or 2
+        names = [each.name for each in request.known_speakers]
+        names += [f"SPEAKER_{index:02}" for index in range(number - len(names))]
+        turns = tuple(SpeakerTurn(names[second % len(names)], second, second + 1) for second in range(seconds))
+        yield DiarizationResult(turns, turns)
 
     def _leave_trace(self, mark: str) -> None:
         if self._trace:
