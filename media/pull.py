@@ -83,6 +83,8 @@ def pull(weights: Weights, on_progress: Callable[[int, int], None] = lambda done
         raise PullFailed(_reason(hub, weights.repository, error)) from error
     if not any(folder.glob("*")):
         raise PullFailed(f"{weights.repository} has none of the files {', '.join(weights.files)}")
+    for left_over in folder.parents[1].glob("blobs/*.incomplete"):  # of a version that is not wanted any more
+        left_over.unlink(missing_ok=True)
     return Pulled(folder, fresh=folder != here)
 
 

@@ -214,8 +214,9 @@ def weights_present(card: Card) -> bool:
         return Path(card.weights).exists()
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    snapshots = hub / f"models--{card.weights.replace('/', '--')}" / "snapshots"
-    return any(snapshots.glob("*/*"))
+    repository = hub / f"models--{card.weights.replace('/', '--')}"
+    # A download that was broken off leaves small files whole and a large one incomplete.
+    return any(repository.glob("snapshots/*/*")) and not any(repository.glob("blobs/*.incomplete"))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

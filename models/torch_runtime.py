@@ -101,18 +101,20 @@ def weights_directory(card: Card, *files: str) -> Path:
     Raises: WeightsMissing when it, or one of `files` in it, is not there.
     """
     quiet_environment()
-    directory = Path(card.weights) if os.path.isabs(card.weights) else _cached(card)
+    directory = Path(card.weights) if os.path.isabs(card.weights) else _cached(card, files)
     for name in files:
         if not (directory / name).is_file():
             raise WeightsMissing(f"The weights of {card.id!r} have no {name}: pull them again.", field="model")
     return directory
 
 
-def _cached(card: Card) -> Path:
+def _cached(card: Card, files: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
+    # Only what an engine reads is pulled: the hub's client takes the rest for missing unless it is told.
+    wanted = [*card.files, *files] or None
     try:
-        return Path(snapshot_download(card.weights, local_files_only=True))
+        return Path(snapshot_download(card.weights, local_files_only=True, allow_patterns=wanted))
     except OSError as error:  # the hub's "not in the cache" is one
         message = f"Model {card.id!r} has no weights on this machine. Get them: sonoreel models pull {card.id}"
         raise WeightsMissing(message, field="model") from error

@@ -99,6 +99,17 @@ def folder(output: str) -> dict[str, bytes]:
     return {str(path.relative_to(found)): path.read_bytes() for path in found.rglob("*") if path.is_file()}
 
 
+def engines_find(id: str, *files: str) -> dict[str, bytes]:
+    """The weights of a card as a worker looks for them, which never asks the hub."""
+    source = f"""if True:
+        from pathlib import Path
+        from models.catalog import Catalog
+        from models.torch_runtime import weights_directory
+        print(weights_directory(Catalog.load(Path("cards")).describe({id!r}), *{files!r}))"""
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    return folder(ended.stdout)
+
+
 # ---------------------------------------------------------------------- without the hub
 
 
@@ -151,6 +162,8 @@ def test_a_card_gets_the_files_that_its_engine_reads_once(hub: FakeHub) -> None:
     assert "pip install 'sonoreel[whisper]'" in first.stderr
     card = Catalog.load(Path("cards")).describe("aw")
     assert weights_present(card)
+
+    assert engines_find("aw", "model.bin") == folder(first.stdout)
 
     again = sonoreel("acme-whisper")
     assert again.returncode == 0
@@ -209,11 +222,14 @@ def test_an_interrupted_pull_ends_at_once_and_is_taken_up_again(hub: FakeHub) ->
         assert pulling.wait(5) == 130
         assert pulling.stderr is not None
         assert b"Traceback" not in pulling.stderr.read()
+    card = Catalog.load(Path("cards")).describe("aw")
+    assert not weights_present(card)
     hub.going_on.set()
     ended = sonoreel("aw")
     assert ended.returncode == 0
     assert "pulled into" in ended.stdout
     assert folder(ended.stdout) == WHISPER
+    assert weights_present(card)
 
 
 @needs_hub
