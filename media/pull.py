@@ -22,6 +22,7 @@ LOOK_SECONDS = 0.2
 """Between two looks at how much has come."""
 FILES: dict[str, tuple[str, ...]] = {
     "whisper": ("model.bin", "config.json", "tokenizer.json", "vocabulary.*", "preprocessor_config.json"),
+    "voxtral": ("*.json", "model*.safetensors"),  # not the copy of the weights in its maker's own layout
 }
 """Engine -> the files of a repository that it reads, as patterns; of others all are pulled."""
 OTHER_FRAMEWORKS = ("*.h5", "*.msgpack", "*.ot")
