@@ -36,8 +36,8 @@ BACKLOG_SECONDS = 30.0
 """Seconds of audio a listener may hold before its client has to wait."""
 BYTES_AT_ONCE = 32 * 1024
 """A longer append is taken in parts of so many bytes: what waits outside stays as small as it came."""
-UTTERANCES_AT_ONCE = 2
-"""Recognisers one session may use: the end of a turn and the next one. What a flood holds beyond that waits."""
+UTTERANCES_AT_ONCE = 1
+"""Recognisers one session may use. A turn waits for the end of the one before, from which its engine has learnt."""
 
 
 class _Tasks:
@@ -313,13 +313,11 @@ class LiveListening(_Tasks):
         self.obey()
 
     async def _recognise(self, ticket: int, utterance: _Utterance, card: Card, settings: ListeningSettings) -> None:
-        request = ListenRequest(settings.language, settings.prompt, self._adaptation.get(card.id, b""))
-        async with (
-            self._recognisers,
-            self._pool.lease(card) as lease,
-            lease.run(request) as run,
-            anyio.create_task_group() as feeding,
-        ):
+        async with self._recognisers, self._pool.lease(card) as lease, AsyncExitStack() as stack:
+            # Only now: what the turn before has taught the engine came while this one waited.
+            request = ListenRequest(settings.language, settings.prompt, self._adaptation.get(card.id, b""))
+            run = await stack.enter_async_context(lease.run(request))
+            feeding = await stack.enter_async_context(anyio.create_task_group())
             feeding.start_soon(self._feed, utterance, run)
             async for result in run:
                 match result:

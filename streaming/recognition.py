@@ -56,6 +56,8 @@ from streaming.voice_activity import (
     VoiceActivityState,
 )
 
+LEAD_IN = 0.4
+"""Seconds before a turn that its recogniser hears too: the quiet onset of a word is what voice activity misses."""
 SHORTEST_COMMIT = 0.1
 """Seconds of audio a manual commit needs (the limit OpenAI states)."""
 
@@ -100,6 +102,7 @@ class RecognitionSession:
         self._utterances: dict[int, Utterance] = {}
         self._last_item_id: str | None = None
         self._uncommitted_from = 0
+        self._heard_until = 0  # where the last utterance ended
         self._requests: deque[tuple[int, _Request]] = deque()  # each with the end of the audio before it
         self._finished = False
 
@@ -252,6 +255,9 @@ class RecognitionSession:
         elif item is None:
             item = self._open_item(start, announced=True)
             self._events.append(SpeechStarted(item.id, start / SAMPLE_RATE))
+        if not self._by_hand:
+            lead_in = start - round(LEAD_IN * SAMPLE_RATE)
+            start = max(lead_in, self._heard_until, self._uncommitted_from, self._audio.start)
         utterance = Utterance(next(self._tickets), start, item, fed_until=start)
         item.utterances.append(utterance)
         self._utterances[utterance.ticket] = self._speaking = utterance
@@ -262,7 +268,7 @@ class RecognitionSession:
             return
         self._feed_speech(end)
         self._speaking = None
-        utterance.end = end
+        utterance.end = self._heard_until = end
         self._commands.append(Conclude(utterance.ticket))
         if not self._by_hand:
             self._close_item(utterance.item, end)

@@ -41,7 +41,7 @@ from models.interfaces import (
     TranscriptionRequest,
 )
 from models.spool import SpoolAbandoned, SpoolReader
-from streaming.audio import AudioChunk, PcmEncoding, encode_pcm
+from streaming.audio import AudioChunk, PcmEncoding, decode_pcm, encode_pcm
 from streaming.decode import UndecodableAudio, decode
 from streaming.transcript import Hypothesis, Segment, Word
 from streaming.voice_activity import (
@@ -66,6 +66,9 @@ DITHER = 8 / 32768
 LEVEL = 3500 / 32768
 """Root mean square that the loudest block of a turn is raised to; louder speech stays as it is."""
 MOST_GAIN = 16.0
+CONTEXT = 3 * SAMPLE_RATE
+"""Samples of the turn before that a live turn begins with: people pause in the middle of sentences, and the language
+model makes little of two words alone. Costs half a second of computing at the start of a turn."""
 LEVEL_BLOCKS = 6
 """Blocks of a turn that are heard before the first of them is decoded, so that the gain fits its onset."""
 _VARIANT = re.compile(r"\(\d+\)$")
@@ -80,6 +83,8 @@ class _CepstralMean:
     """
 
     _GIVEN_FRAMES = 500
+    BYTES = 14 * 8
+    """Of what `learnt` returns."""
 
     def __init__(self, learnt: bytes = b"") -> None:
         """`learnt` is what `learnt()` of an earlier utterance of the same speaker gave."""
@@ -220,20 +225,26 @@ class PocketSphinxTranscriber:
         _require_english(request.language)
         heard = 0
         before: list[str] = []
-        mean = _CepstralMean(request.adaptation)
+        mean, context = _recall(request.adaptation)
+        lead = len(context) / SAMPLE_RATE
         with self._utterance(mean) as utterance:
+            for block in _blocks([context]):
+                utterance.hear(block)
+                on_step(0.0, None)
             for block in _blocks(audio):
                 utterance.hear(block)
                 heard += len(block)
+                context = np.concatenate((context, block))[-CONTEXT:]
                 on_step(heard / SAMPLE_RATE, None)
-                words = utterance.words()
+                words = _after(utterance.words(), lead)
                 if (now := [word.text for word in words]) != before:
                     before = now
                     yield HypothesisUpdate(Hypothesis(words))
             utterance.finish()
             duration = heard / SAMPLE_RATE
-            words = _within(utterance.words(), duration)
-            yield SegmentResult(Segment(_text(words), 0.0, duration, words, "en"), mean.learnt())
+            words = _within(_after(utterance.words(), lead), duration)
+            learnt = mean.learnt() + encode_pcm(context, PcmEncoding.S16LE)
+            yield SegmentResult(Segment(_text(words), 0.0, duration, words, "en"), learnt)
 
     def _recognise(
         self, mean: _CepstralMean, start: int, samples: Samples, duration: float, on_step: OnStep
@@ -330,6 +341,21 @@ def _blocks(pieces: Iterable[Samples]) -> Iterator[Samples]:
 def _within(words: tuple[Word, ...], end: float) -> tuple[Word, ...]:
     """Words no later than the audio's end: the last frame may reach a little beyond it."""
     return tuple(replace(word, start=min(word.start, end), end=min(word.end, end)) for word in words)
+
+
+def _recall(adaptation: bytes) -> tuple[_CepstralMean, Samples]:
+    """What a session's turn before left behind: its voice's mean and its last moments."""
+    known = adaptation[: _CepstralMean.BYTES]
+    return _CepstralMean(known), decode_pcm(adaptation[_CepstralMean.BYTES :], PcmEncoding.S16LE)
+
+
+def _after(words: tuple[Word, ...], start: float) -> tuple[Word, ...]:
+    """The words that lie mostly after `start`, on a clock that begins there."""
+    return tuple(
+        replace(word, start=max(0.0, word.start - start), end=word.end - start)
+        for word in words
+        if (word.start + word.end) / 2 >= start
+    )
 
 
 def _text(words: Iterable[Word]) -> str:

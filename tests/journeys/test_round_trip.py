@@ -114,15 +114,7 @@ async def test_recordings_are_understood_no_worse_than_noted_and_live_like_a_fil
     assert abs(word_error_rate(references, heard) - word_error_rate(references, written)) <= TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="half a second ends its turns in mid-sentence", strict=False))
-        if name in ("jfk.flac", "librivox-0930.wav")
-        else name
-        for name in RECORDINGS
-    ],
-)
+@pytest.mark.parametrize("name", RECORDINGS)
 async def test_recordings_are_understood_in_the_turns_of_a_conversation(
     server: ServerProcess, recordings: dict[str, Samples], name: str
 ) -> None:

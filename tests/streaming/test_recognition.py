@@ -18,7 +18,7 @@ from streaming.listening_events import (
     SpeechStarted,
     SpeechStopped,
 )
-from streaming.recognition import SHORTEST_COMMIT, RecognitionSession
+from streaming.recognition import LEAD_IN, SHORTEST_COMMIT, RecognitionSession
 from streaming.transcript import Segment
 from streaming.voice_activity import SAMPLE_RATE, TurnDetection
 from tests.streaming.listening import BY_HAND, BY_VOICE, QUICK, Meeting, indexes, kinds_of
@@ -52,7 +52,7 @@ def test_a_turn_found_by_voice_activity() -> None:
     assert committed == Committed(started.item_id, None)
     assert (done.start, done.start + done.duration) == (started.at, stopped.at)
     (utterance,) = meeting.utterances.values()
-    assert indexes(utterance.samples)[0] == round(started.at * SAMPLE_RATE)
+    assert indexes(utterance.samples)[0] == round(max(0.0, started.at - LEAD_IN) * SAMPLE_RATE)
 
 
 def test_turns_are_chained_and_complete_in_the_order_they_were_spoken() -> None:
@@ -248,7 +248,7 @@ def test_more_padding_than_is_remembered_is_given_as_far_as_it_is() -> None:
     meeting.judge_all()
     meeting.assert_settled()
     started = next(event for event in meeting.log if isinstance(event, SpeechStarted))
-    assert indexes(meeting.utterances[1].samples)[0] == round(started.at * SAMPLE_RATE)
+    assert indexes(meeting.utterances[1].samples)[0] == round(started.at * SAMPLE_RATE)  # nothing before is kept
 
 
 def test_an_encoding_may_change_between_two_appends() -> None:
