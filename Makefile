@@ -12,6 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 STATE := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 CORE := .venv/.core-$(STATE)
 DEV := .venv/.dev-$(STATE)
+# Extras whose engines are tested on their real classes, with small models built in code.
+TESTED := whisper,diarization
 # Two makes at once: the second waits, then finds the work done. Systems without flock go unguarded.
 LOCKED := $(if $(shell command -v flock),flock .venv/.lock) sh -ec
 
@@ -50,5 +52,5 @@ $(CORE):
 
 $(DEV): $(CORE)
 	@$(LOCKED) 'test -e $@ && exit; \
-	  $(PIP) install -q -c constraints.txt --group dev; \
+	  $(PIP) install -q -c constraints.txt -e ".[$(TESTED)]" --group dev; \
 	  rm -f .venv/.dev-*; touch $@'
