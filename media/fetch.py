@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import anyio
 import httpcore
@@ -24,6 +24,8 @@ MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
+URL_CHARACTERS = "%:/?#[]@!$&'()*+,;="
+"""What has a meaning in a URL (RFC 3986), escapes included; people write others as they are."""
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -131,9 +133,8 @@ class Fetcher:
         self, pool: httpcore.AsyncConnectionPool, url: str, param: str
     ) -> AsyncIterator[httpcore.Response]:
         for _ in range(MAX_REDIRECTS + 1):
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ApiError(400, "url_not_allowed", "only http and https URLs are pulled", param=param)
+            url = quote(url, safe=URL_CHARACTERS)
+            parts = _parsed(url, param)
             host = parts.netloc.rpartition("@")[2]
             headers = [("host", host), ("user-agent", "sonoreel"), ("accept-encoding", "identity")]
             timeouts = {"connect": CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS}
@@ -145,7 +146,7 @@ class Fetcher:
                     yield response
                     return
                 location = next((value for name, value in response.headers if name.lower() == b"location"), b"")
-            url = urljoin(url, location.decode("latin-1"))
+            url = urljoin(url, location.decode(errors="replace"))
         raise ApiError(400, "url_unreachable", f"the URL redirects more than {MAX_REDIRECTS} times", param=param)
 
     async def _body(self, response: httpcore.Response, param: str) -> AsyncIterator[bytes]:
@@ -164,3 +165,14 @@ class Fetcher:
             if received > self.limits.bytes:
                 raise too_large
             yield chunk
+
+
+def _parsed(url: str, param: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is no number, or too large
+    except ValueError as error:
+        raise ApiError(400, "url_not_allowed", f"this is no URL: {error}", param=param) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ApiError(400, "url_not_allowed", "only http and https URLs are pulled", param=param)
+    return parts

@@ -170,3 +170,25 @@ async def test_what_is_not_a_recording_is_said_so(answer: bytes) -> None:
         with pytest.raises(ApiError) as refused:
             await pull(Fetcher(LIMITS, ("inside.test",), at_loopback), f"http://inside.test:{port}/")
     assert refused.value.code == "url_unreachable"
+
+
+async def test_a_url_is_written_as_people_write_it() -> None:
+    asked = []
+
+    async def answer(request: bytes) -> AsyncIterator[bytes]:
+        asked.append(request.split(b"\r\n")[0])
+        return await says(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")(request)
+
+    async with serving(answer) as port:
+        fetcher = Fetcher(LIMITS, ("127.0.0.1",))
+        async with fetcher.open(f"http://127.0.0.1:{port}/Grüße aus%20Köln.mp3?a=b&c", "file") as body:
+            assert [chunk async for chunk in body] == [b"ok"]
+    assert asked == [b"GET /Gr%C3%BC%C3%9Fe%20aus%20K%C3%B6ln.mp3?a=b&c HTTP/1.1"]
+
+
+@pytest.mark.parametrize("url", ["http://[::1/a.wav", "http://127.0.0.1:99999/", "http://127.0.0.1:x/", "http://"])
+async def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        async with Fetcher(LIMITS).open(url, "file"):
+            pass
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "url_not_allowed", "file")
