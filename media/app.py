@@ -14,6 +14,7 @@ import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -77,6 +78,16 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
                 metrics=services.metrics,
                 drain=services.drain,
                 stall_seconds=settings.stall_seconds,
+            ),
+            # Preflights carry no key, so they are answered before anybody asks for one.
+            *(
+                [
+                    Middleware(
+                        CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]
+                    )
+                ]
+                if settings.allowed_origins
+                else []
             ),
             Middleware(AccessMiddleware, settings=settings),
         ],

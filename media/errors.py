@@ -87,8 +87,9 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 def unwrap(error: BaseException) -> BaseException:
     """Task groups wrap errors; the meaning is inside. Of several that clients are told, the first is what happened."""
+    told: tuple[type[Exception], ...] = (ApiError, *(TABLE.keys() - {Exception}))
     while isinstance(error, BaseExceptionGroup):
-        if len(error.exceptions) > 1 and error.split((ApiError, *(TABLE.keys() - {Exception})))[1] is not None:
+        if len(error.exceptions) > 1 and error.split(told)[1] is not None:
             return error
         error = error.exceptions[0]
     return error

@@ -74,6 +74,8 @@ class PoisonedRequest(EngineFailed):
 class Cancelled(EngineError):
     """The work was asked to stop; engines raise it from `on_step`."""
 
+    retryable = True
+
 
 KINDS: dict[str, type[EngineError]] = {
     kind.__name__: kind

@@ -23,7 +23,7 @@ from media.transcribing import Diarization, Transcribing
 from media.transcription_form import TranscriptionForm, read_form
 from media.transcripts import MEDIA_TYPES, Transcript, diarized_segment, lettered, written
 from media.uploads import MEGABYTE, Body, Form, answer_early, receiving
-from models.catalog import Card
+from models.catalog import AUTO, Card
 from models.errors import EngineError
 from models.interfaces import KnownSpeaker, TranscriptionRequest
 from models.run import Steps
@@ -135,6 +135,7 @@ class TranscriptionAnswer(Response):
                 prompt=options.prompt,
                 temperature=options.temperature,
                 word_timestamps="word" in options.timestamp_granularities,
+                segment_timestamps=options.response_format not in ("json", "text"),
                 split_channels=options.channels == "split",
             ),
             diarization,
@@ -160,7 +161,10 @@ class TranscriptionAnswer(Response):
     # ------------------------------------------------------------------ what the request asks for
 
     def _card(self, options: TranscriptionForm) -> Card:
-        card = self._services.card(options.model, "transcription")
+        name = options.model
+        if self._task == "translate" and name in ("", AUTO):
+            name = self._translator() or name
+        card = self._services.card(name, "transcription")
         if self._task == "translate":
             if not card.translates:
                 raise ApiError(400, "unsupported_parameter", f"model {card.id!r} does not translate", param="model")
@@ -168,6 +172,12 @@ class TranscriptionAnswer(Response):
                 message = f"translations are into English, not {options.language!r}: leave language out"
                 raise ApiError(400, "invalid_value", message, param="language")
         return card
+
+    def _translator(self) -> str | None:
+        """The best model here that can translate."""
+        catalog = self._services.catalog
+        cards = (card for card in catalog.cards if card.task == "transcription" and card.translates)
+        return next((card.id for card in cards if catalog.missing(card) is None), None)
 
     async def _diarization(self, options: TranscriptionForm, form: Form) -> Diarization | None:
         names, references = options.known_speaker_names, form.getlist("known_speaker_references")

@@ -11,6 +11,7 @@ import anyio
 import httpx
 import msgspec
 import pytest
+from starlette.testclient import TestClient
 
 from media.app import create_app
 from media.services import Services
@@ -156,3 +157,14 @@ async def test_every_answer_is_counted_by_its_route(serve: Serve) -> None:
         text = (await client.get("/metrics")).text
         for route in ("/v1/models", "/v1/models/{model:path}"):
             assert f'sonoreel_requests_total{{method="GET",route="{route}",status="200"}} 1.0' in text
+
+
+def test_an_allowed_page_gets_its_preflight_answered_without_a_key(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, api_keys=("secret",), allowed_origins=("https://app.example",))
+    client = TestClient(create_app(settings), base_url="http://127.0.0.1:8000")
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    allowed = client.options("/v1/audio/speech", headers={"origin": "https://app.example", **asked})
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://app.example")
+    refused = client.options("/v1/audio/speech", headers={"origin": "https://other.example", **asked})
+    assert refused.status_code == 400
+    assert "access-control-allow-origin" not in refused.headers
