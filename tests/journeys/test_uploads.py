@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -40,6 +40,7 @@ from tests.journeys.uploading import (
     running,
     silent_film,
     upload,
+    wait_for,
     wav,
 )
 
@@ -89,13 +90,6 @@ def unexpected(log: Sequence[str]) -> list[str]:
     """What the server complains of; the scripted engine raises because it is told to."""
     surprises = [before for before, line in itertools.pairwise(log) if line.startswith("Traceback")]
     return [line for line in surprises if "sonoreel.worker[" not in line]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    give_up = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < give_up, what
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -313,6 +307,7 @@ def test_translations_are_into_english(server: ServerProcess) -> None:
     assert (answer.status, answer.json["task"]) == (200, "translate")
     refused = upload(server, EARS, ("language", "fr"), recording, path=TRANSLATIONS)
     assert refused.error[:3] == (400, "invalid_value", "language")
+    assert upload(server, recording, path=TRANSLATIONS).json["text"] == "hello"  # the only one here that can
     refused = upload(server, SPHINX, recording, path=TRANSLATIONS)
     assert refused.error[:3] == (400, "unsupported_parameter", "model")
 

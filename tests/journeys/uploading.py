@@ -8,7 +8,8 @@ import json
 import re
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -172,6 +173,14 @@ def gauge(server: ServerProcess, name: str, **labels: str) -> float:
 def running(server: ServerProcess) -> float:
     """Leases held and waited for."""
     return gauge(server, "sonoreel_model_running") + gauge(server, "sonoreel_model_waiting")
+
+
+def wait_for(condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait until something is so. Raises: AssertionError that says `otherwise`."""
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up, otherwise
+        time.sleep(0.01)
 
 
 # ---------------------------------------------------------------------- files

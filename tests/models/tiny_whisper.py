@@ -38,6 +38,12 @@ def build_whisper(directory: Path, *, width: int = 32, layers: int = 2, heads: i
     return directory / "ct2"
 
 
+def tiny_whisper(base: Path) -> Path:
+    """The one that all tests of a run share: made by the first who asks. `base` is the run's temporary directory."""
+    converted = base / "tiny-whisper" / "ct2"
+    return converted if converted.exists() else build_whisper(converted.parent)
+
+
 def special_tokens() -> list[str]:
     """Whisper's, in the order of their ids, from 50257 on."""
     from faster_whisper.tokenizer import _LANGUAGE_CODES

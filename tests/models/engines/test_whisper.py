@@ -22,7 +22,7 @@ from streaming.audio import PcmEncoding, Resampler, decode_pcm
 from streaming.transcript import Segment
 from tests.models.engines.conformance import SAMPLE_RATE, Steps, TranscriptionConformance, speak, write_wav
 from tests.models.engines.sentences import SENTENCES
-from tests.models.tiny_whisper import build_whisper
+from tests.models.tiny_whisper import tiny_whisper
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("faster_whisper", "torch", "transformers"))),
@@ -40,7 +40,7 @@ TRUSTING = {
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_whisper(tmp_path_factory.mktemp("whisper"))
+    return tiny_whisper(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
