@@ -138,7 +138,7 @@ def cancelled_at(moment: float) -> tuple[str, str]:
 
 
 def test_what_was_spoken_follows_the_word_times() -> None:
-    split = {moment: cancelled_at(moment) for moment in np.arange(0.0, 5.0, 0.05).round(2)}
+    split = {moment: cancelled_at(moment) for moment in np.arange(0.0, 5.0, 0.05).round(2).tolist()}
     spoken = [text for text, _ in split.values()]
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(spoken))
     assert {text + rest for text, rest in split.values()} == {"Alpha beta gamma. Delta epsilon. And a tail"}
