@@ -87,6 +87,7 @@ class Transcribing:
         self._info = MediaInfo(0.0, request.language)
         self._segments: list[Segment] = []
         self._speakers: DiarizationResult | None = None
+        self._diarizing = False
 
     async def result(self) -> Transcript:
         """Do it. Raises: the EngineError of whichever engine failed."""
@@ -112,7 +113,8 @@ class Transcribing:
         async with self._pool.lease(self._card) as lease:
             async for result in self._results(lease, request):
                 if isinstance(result, MediaInfo):
-                    if self._diarization is not None and not self._segments and len(self._runs) == 1:
+                    if self._diarization is not None and not self._diarizing:
+                        self._diarizing = True
                         beside.start_soon(self._diarize, self._diarization)
                     self._info = result
                 elif isinstance(result, SegmentResult):
