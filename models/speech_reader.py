@@ -7,7 +7,7 @@ length. A recording may still be arriving (`models.spool`): containers that can 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -111,7 +111,7 @@ class SpeechReader(Generic[Prepared]):
             self._deliver(None)
 
     def _read(self) -> None:
-        blocks = self._copied(self._blocks()) if self._pcm_path else self._blocks()
+        blocks = copied(self._blocks(), self._pcm_path) if self._pcm_path else self._blocks()
         for block in blocks:
             self._check()
             self._hand_over(self._segmenter.push(block))
@@ -160,14 +160,15 @@ class SpeechReader(Generic[Prepared]):
             mono = decode(source, sample_rate=SAMPLE_RATE, block_seconds=BLOCK_SECONDS)  # type: ignore[arg-type]
             yield from ((chunk,) for chunk in mono)
 
-    def _copied(self, blocks: Iterable[Sequence[AudioChunk]]) -> Iterator[Sequence[AudioChunk]]:
-        assert self._pcm_path is not None  # noqa: S101
-        remove_spool(self._pcm_path)  # of a worker that died over the same request
-        with SpoolWriter(self._pcm_path) as spool:
-            for block in blocks:
-                mix = block[0].samples if len(block) == 1 else np.mean([chunk.samples for chunk in block], axis=0)
-                spool.write(encode_pcm(mix, PcmEncoding.S16LE))
-                yield block
+
+def copied(blocks: Iterable[Sequence[AudioChunk]], path: Path) -> Generator[Sequence[AudioChunk], None, None]:
+    """The same blocks of channels, whose mix becomes a spool of 16 kHz mono s16le; abandoned if they break off."""
+    remove_spool(path)  # of a worker that died over the same request
+    with SpoolWriter(path) as spool:
+        for block in blocks:
+            mix = block[0].samples if len(block) == 1 else np.mean([chunk.samples for chunk in block], axis=0)
+            spool.write(encode_pcm(mix, PcmEncoding.S16LE))
+            yield block
 
 
 class _Arriving(SpoolReader):

@@ -20,8 +20,8 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,10 @@ from models.interfaces import (
     SegmentResult,
     TranscriptionRequest,
 )
+from models.speech_reader import copied
 from models.spool import SpoolAbandoned, SpoolReader
 from streaming.audio import AudioChunk, PcmEncoding, decode_pcm, encode_pcm
-from streaming.decode import UndecodableAudio, decode
+from streaming.decode import UndecodableAudio, decode, decode_channels
 from streaming.transcript import Hypothesis, Segment, Word
 from streaming.voice_activity import (
     PATIENT,
@@ -203,17 +204,29 @@ class PocketSphinxTranscriber:
         _require_english(request.language)
         try:
             _arrived(request.path, on_step)
-            duration = _duration(request.path, on_step)
+            duration, channels = _survey(request, on_step)
             yield MediaInfo(duration, "en")
-            mean = _CepstralMean()
-            for start, samples in self._turns(decode(request.path, sample_rate=SAMPLE_RATE), duration, on_step):
-                words = self._recognise(mean, start, samples, duration, on_step)
-                if words:
-                    kept = words if request.word_timestamps else ()
-                    yield SegmentResult(Segment(_text(words), words[0].start, words[-1].end, kept, "en"))
+            if request.split_channels:
+                spoken = [self._channel(request, index, duration, on_step) for index in range(channels)]
+                segments = sorted(itertools.chain(*spoken), key=lambda segment: segment.start)
+                yield from map(SegmentResult, segments)
+            else:
+                yield from map(SegmentResult, self._channel(request, None, duration, on_step))
             on_step(duration, duration)
         except UndecodableAudio as error:
             raise InvalidInput(str(error), field="file", code=error.code) from error
+
+    def _channel(
+        self, request: TranscriptionRequest, channel: int | None, duration: float, on_step: OnStep
+    ) -> Iterator[Segment]:
+        """What is said in one channel, or in the mix of all."""
+        mean = _CepstralMean()
+        chunks = (block[channel or 0] for block in _decoded(request))
+        for start, samples in self._turns(chunks, duration, on_step):
+            words = self._recognise(mean, start, samples, duration, on_step)
+            if words:
+                kept = words if request.word_timestamps else ()
+                yield Segment(_text(words), words[0].start, words[-1].end, kept, "en", channel=channel)
 
     def listen(
         self, request: ListenRequest, audio: Iterator[Samples], on_step: OnStep
@@ -317,13 +330,27 @@ def _arrived(path: str, on_step: OnStep) -> None:
         raise InvalidInput("The recording is not there.", field="file") from error
 
 
-def _duration(path: str, on_step: OnStep) -> float:
-    """Seconds of audio in a file, as decoded: headers may be absent or wrong, and a cut-off file ends early."""
-    samples = 0
-    for chunk in decode(path, sample_rate=SAMPLE_RATE):
-        samples += len(chunk.samples)
-        on_step(0.0, None)
-    return samples / SAMPLE_RATE
+def _survey(request: TranscriptionRequest, on_step: OnStep) -> tuple[float, int]:
+    """Seconds and channels of a recording, as decoded: headers may be absent or wrong, and a cut-off file ends early.
+
+    Makes the copy for a diarizer on the way.
+    """
+    samples = channels = 0
+    decoded = _decoded(request)
+    with closing(copied(decoded, Path(request.pcm_path)) if request.pcm_path else decoded) as blocks:
+        for block in blocks:
+            samples += len(block[0].samples)
+            channels = len(block)
+            on_step(0.0, None)
+    return samples / SAMPLE_RATE, channels
+
+
+def _decoded(request: TranscriptionRequest) -> Generator[Sequence[AudioChunk], None, None]:
+    """The recording's channels, or their mix as the only one."""
+    if request.split_channels:
+        yield from decode_channels(request.path, sample_rate=SAMPLE_RATE)
+    else:
+        yield from ((chunk,) for chunk in decode(request.path, sample_rate=SAMPLE_RATE))
 
 
 def _blocks(pieces: Iterable[Samples]) -> Iterator[Samples]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import threading
+import wave
 from pathlib import Path
 
 import jiwer
@@ -11,10 +12,11 @@ import pytest
 from models.catalog import Card, Catalog
 from models.engines import espeak, pocketsphinx
 from models.errors import InvalidInput
-from models.interfaces import ListenRequest, Samples, SegmentResult, SpeechRequest, TranscriptionRequest
-from streaming.audio import Resampler
+from models.interfaces import ListenRequest, MediaInfo, Samples, SegmentResult, SpeechRequest, TranscriptionRequest
+from streaming.audio import PcmEncoding, Resampler, decode_pcm
 from streaming.decode import decode
 from tests.models.engines.conformance import (
+    SAMPLE_RATE,
     LiveConformance,
     Steps,
     TranscriptionConformance,
@@ -157,3 +159,31 @@ def test_english_has_many_names(engine: PocketSphinxTranscriber, language: str) 
 def test_the_refusal_says_which_language_it_was(engine: PocketSphinxTranscriber) -> None:
     with pytest.raises(InvalidInput, match="'de'"):
         list(engine.listen(ListenRequest(language="de"), iter(()), Steps()))
+
+
+def test_a_diarizer_gets_a_copy_of_what_is_heard(
+    engine: PocketSphinxTranscriber, speech: Samples, tmp_path: Path
+) -> None:
+    path, copy = write_wav(tmp_path / "a.wav", speech), tmp_path / "copy"
+    list(engine.transcribe(TranscriptionRequest(path=str(path), pcm_path=str(copy)), Steps()))
+    heard = decode_pcm(copy.read_bytes(), PcmEncoding.S16LE)
+    assert float(np.max(np.abs(heard - speech))) < 2 / 32768
+
+
+def test_channels_are_written_down_each_by_itself(
+    engine: PocketSphinxTranscriber, speech: Samples, tmp_path: Path
+) -> None:
+    silence = np.zeros_like(speech)
+    path = tmp_path / "call.wav"
+    call = np.stack([np.concatenate([silence, speech]), np.concatenate([speech, silence])], axis=1)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes((call * 32767).astype("<i2").tobytes())
+    request = TranscriptionRequest(path=str(path), split_channels=True, word_timestamps=True)
+    facts, *results = engine.transcribe(request, Steps())
+    assert isinstance(facts, MediaInfo)
+    assert facts.duration == pytest.approx(2 * len(speech) / SAMPLE_RATE, abs=0.01)
+    segments = [result.segment for result in results if isinstance(result, SegmentResult)]
+    assert [segment.channel for segment in segments] == sorted(segment.channel or 0 for segment in segments)[::-1]
+    assert {segment.channel for segment in segments} == {0, 1}
+    assert [segment.start for segment in segments] == sorted(segment.start for segment in segments)
