@@ -15,6 +15,9 @@ ResponseFormat: TypeAlias = Literal["json", "text", "srt", "vtt", "verbose_json"
 MEDIA_TYPES: dict[str, str] = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 """Of the formats that are not JSON."""
 
+AUDIO_TOKENS_PER_SECOND = 10
+"""What OpenAI counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
@@ -41,6 +44,22 @@ class Transcript:
     @property
     def usage(self) -> dict[str, Any]:
         return {"type": "duration", "seconds": math.ceil(self.duration)}
+
+    @property
+    def token_usage(self) -> dict[str, Any]:
+        """The same for streams, whose last event OpenAI's SDK knows with tokens only."""
+        heard = math.ceil(self.duration * AUDIO_TOKENS_PER_SECOND)
+        written = sum(
+            len(segment.scores.tokens if segment.scores else segment.text.split()) for segment in self.segments
+        )
+        return {
+            "type": "tokens",
+            "input_tokens": heard,
+            "input_token_details": {"text_tokens": 0, "audio_tokens": heard},
+            "output_tokens": written,
+            "total_tokens": heard + written,
+            "seconds": math.ceil(self.duration),
+        }
 
 
 def written(transcript: Transcript, response_format: ResponseFormat, *, words: bool) -> str | dict[str, Any]:

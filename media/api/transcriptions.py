@@ -237,7 +237,7 @@ class TranscriptionAnswer(Response):
             if options.response_format == "diarized_json":
                 for index, utterance in enumerate(lettered(transcript.utterances)):
                     await self._stream.send(diarized_segment(index, utterance))
-            done = {"type": "transcript.text.done", "text": transcript.text, "usage": transcript.usage}
+            done = {"type": "transcript.text.done", "text": transcript.text, "usage": transcript.token_usage}
             await self._stream.send(done)
             return None
         answer = written(transcript, options.response_format, words="word" in options.timestamp_granularities)

@@ -51,6 +51,12 @@ def test_json_is_the_text_and_what_it_costs() -> None:
     }
 
 
+def test_streams_count_tokens_where_the_engine_has_them_and_words_elsewhere() -> None:
+    usage = PLAIN.token_usage
+    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (28, 3, 31)
+    assert usage["seconds"] == 3
+
+
 def test_text_ends_its_line() -> None:
     assert written(PLAIN, "text", words=False) == "Hello there. Bye.\n"
 
