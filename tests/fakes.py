@@ -107,6 +107,15 @@ class ScriptedEngine:
             yield HypothesisUpdate(Hypothesis((Word(str(len(block)), 0.0, 0.0),)))
         yield SegmentResult(Segment(str(heard), 0.0, 0.0))
 
+    def _leave_trace(self, mark: str) -> None:
+        if self._trace:
+            with Path(self._trace).open("a") as trace:
+                trace.write(mark)
+
+
+class ScriptedScribe(ScriptedEngine):
+    """Writes recordings down, and tells who speaks in them."""
+
     def transcribe(self, request: TranscriptionRequest, on_step: OnStep) -> Iterator[MediaInfo | SegmentResult]:
         yield MediaInfo(0.0, "en")
         with ExitStack() as stack:
@@ -135,11 +144,6 @@ class ScriptedEngine:
         names += [f"SPEAKER_{index:02}" for index in range(number - len(names))]
         turns = tuple(SpeakerTurn(names[second % len(names)], second, second + 1) for second in range(seconds))
         yield DiarizationResult(turns, turns)
-
-    def _leave_trace(self, mark: str) -> None:
-        if self._trace:
-            with Path(self._trace).open("a") as trace:
-                trace.write(mark)
 
 
 def misbehave(verb: str, arguments: list[str], on_step: OnStep) -> None:
@@ -188,4 +192,4 @@ def load(card: Card) -> ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         case fifo:
             wait_for_writer(fifo)
-    return ScriptedEngine(card)
+    return ScriptedEngine(card) if card.task == "speech" else ScriptedScribe(card)

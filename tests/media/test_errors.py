@@ -25,6 +25,7 @@ INTERNAL = {
     "FrameTooLarge": "ends the worker's connection, which makes it EngineFailed",
     "LaneFull": "becomes AtCapacity in the engine",
     "LaneClosed": "becomes EngineFailed in the engine",
+    "PullFailed": "a command's own, said on its terminal",
     "SpoolAbandoned": "becomes EngineFailed in the engine",
 }
 """Errors that no client is ever told of by their class."""
