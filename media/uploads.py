@@ -20,14 +20,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 
-from media.errors import ApiError
+from media.errors import ApiError, unwrap
 from models.spool import SpoolWriter
 
 MEGABYTE = 1_000_000
 GATHERED_BYTES = 1 << 20
-"""Bytes gathered before they are parsed and written, in a thread: one trip for each megabyte."""
-GATHERED_SECONDS = 0.05
-"""How long they wait for more: a client that speaks slowly is heard all the same."""
+"""Bytes that may wait while those before them are parsed and written, in a thread: both go on side by side."""
 MAX_FIELD_BYTES = 16 * MEGABYTE
 """All text fields of a form together; reference clips arrive as data URLs."""
 MAX_PARTS = 256
@@ -58,6 +56,42 @@ class _Part:
     writer: SpoolWriter | None = None
 
 
+class _Arrivals:
+    """Pieces of a body between the connection and whoever takes them: all that have come, as soon as any has."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._ended = False
+        self._changed = anyio.Event()
+
+    async def receive(self, request: Request) -> None:
+        """Until the body ends. Raises: ClientDisconnect."""
+        while not self._ended:
+            while self._size >= GATHERED_BYTES:
+                await self._changed.wait()
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            if body := message.get("body", b""):
+                self._chunks.append(body)
+                self._size += len(body)
+            self._ended = not message.get("more_body", False)
+            self._notify()
+
+    async def take(self) -> list[bytes]:
+        """Nothing when the body has ended."""
+        while not self._chunks and not self._ended:
+            await self._changed.wait()
+        chunks, self._chunks, self._size = self._chunks, [], 0
+        self._notify()
+        return chunks
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
 class Form:
     """A form while it arrives: `fields` and `files` grow, in the order of the body.
 
@@ -86,11 +120,17 @@ class Form:
     async def read(self, request: Request) -> None:
         """Take in the whole body. Raises: ApiError 400 or 413; ClientDisconnect when the client leaves."""
         parser = MultipartParser(_boundary(request), self._callbacks())  # type: ignore[arg-type]
+        arrivals = _Arrivals()
         try:
-            await self._parse(parser, request)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._parse, parser, arrivals)
+                await arrivals.receive(request)
             parser.finalize()
-        except MultipartParseError as error:
-            raise ApiError(400, "invalid_multipart", f"the form cannot be read: {error}") from error
+        except (BaseExceptionGroup, MultipartParseError) as group:
+            error = unwrap(group)
+            if isinstance(error, MultipartParseError):
+                error = ApiError(400, "invalid_multipart", f"the form cannot be read: {error}")
+            raise error from None
         if not self._ended:
             raise ApiError(400, "invalid_multipart", "the form ends in the middle: its last boundary is missing")
         for writer in self._writers:
@@ -98,22 +138,15 @@ class Form:
         self.file_begun.set()
         self.complete.set()
 
-    async def _parse(self, parser: MultipartParser, request: Request) -> None:
-        gathered = bytearray()
-        more = True
-        while more or gathered:
-            with anyio.move_on_after(GATHERED_SECONDS if gathered else None) as pause:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                gathered += message.get("body", b"")
-                more = message.get("more_body", False)
-            enough = len(gathered) >= GATHERED_BYTES or not self.file_begun.is_set() or not more
-            if gathered and (enough or pause.cancelled_caught):
-                await anyio.to_thread.run_sync(parser.write, bytes(gathered))
-                gathered.clear()
-                if self._file_bytes:
-                    self.file_begun.set()
+    async def _parse(self, parser: MultipartParser, arrivals: _Arrivals) -> None:
+        def parse(chunks: list[bytes]) -> None:
+            for chunk in chunks:
+                parser.write(chunk)
+
+        while chunks := await arrivals.take():
+            await anyio.to_thread.run_sync(parse, chunks)
+            if self._file_bytes:
+                self.file_begun.set()
 
     def close(self) -> None:
         """Let go of every spool. Blocks."""

@@ -19,9 +19,12 @@ from tests.bench import (
     first_audio,
     frames,
     ingest,
+    long_recordings,
     loop_lag,
     process_line,
     stalled_client,
+    uploads,
+    whisper,
 )
 from tests.bench.bench import Bench
 from tests.bench.machine import busy_cores, this_machine
@@ -37,9 +40,13 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "stalled_client": stalled_client.measure,
     "frames": frames.measure,
     "ingest": ingest.measure,
+    "uploads": uploads.measure,
+    "whisper": whisper.measure,
+    "long_recordings": long_recordings.measure,
 }
-LONGEST = 90.0
-"""Seconds after which a measurement is given up."""
+LONGEST = {"whisper": 900.0, "long_recordings": 900.0}
+"""Seconds after which a measurement is given up, where that is not `PATIENCE`."""
+PATIENCE = 90.0
 WIDTH = 160
 """Columns when there is no terminal to tell."""
 LOOK_AROUND = 0.5
@@ -67,7 +74,7 @@ async def _measure(name: str, bench: Bench) -> Figure:
     foreign_load = await busy_cores(LOOK_AROUND)
     began = time.monotonic()
     try:
-        with anyio.fail_after(LONGEST):
+        with anyio.fail_after(LONGEST.get(name, PATIENCE)):
             figure = await MEASUREMENTS[name](bench)
     except Exception as error:  # noqa: BLE001 - the others are still worth having
         traceback.print_exc()

@@ -54,6 +54,19 @@ def memory_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_memory_of(pid: int) -> int:
+    """The most bytes a process has had resident since it began, or since `forget_peak`."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"nothing is known of process {pid}")
+
+
+def forget_peak(pid: int) -> None:
+    """Measure peaks from now on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def _cpu_ticks() -> tuple[int, int]:
     try:
         ticks = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]

@@ -1,6 +1,7 @@
-"""The servers a bench talks to, each a process of its own: Sonoreel with a probe, and the bare echo it is held against.
+"""The servers a bench talks to, each a process of its own: Sonoreel with a probe, and the
+bare Starlette applications it is held against.
 
-`python -m tests.bench.servers sonoreel|echo` is what the processes run.
+`python -m tests.bench.servers sonoreel|echo|sink` is what the processes run.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from models.catalog import Catalog
 from tests.bench.probe import PATH, Probe, Readings, cores
 from tests.journeys.server_process import ServerProcess
 
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
 ENVIRON = {"SONOREEL_MAX_LIVE_SESSIONS": "4096"}
 
 
@@ -81,11 +83,30 @@ def echo_app() -> Starlette:
     return Starlette(routes=[WebSocketRoute("/echo", echo), Route("/readyz", ready)])
 
 
+def sink_app(directory: Path) -> Starlette:
+    """What Starlette alone makes of an upload: every byte of the body is in a file."""
+
+    async def sink(request: Request) -> Response:
+        path = directory / "body"
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                file.write(chunk)
+        path.unlink()
+        return JSONResponse({"text": ""})
+
+    async def ready(request: Request) -> Response:
+        directory.mkdir(parents=True, exist_ok=True)
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(routes=[Route(TRANSCRIPTIONS, sink, methods=["POST"]), Route("/readyz", ready)])
+
+
 def main(name: str) -> None:
     """Run one of the servers until SIGTERM."""
     settings = load_settings()
-    if name == "echo":
-        run(Probe(echo_app()), Services(settings, Catalog(())))
+    if name in ("echo", "sink"):
+        bare = echo_app() if name == "echo" else sink_app(settings.data_dir)
+        run(Probe(bare), Services(settings, Catalog(())))
     else:
         app = create_app(settings)
         run(Probe(app), app.state.services)

@@ -1,4 +1,7 @@
-"""An engine that costs nothing, to measure what is around engines: `N` as a text is N chunks of silence."""
+"""An engine that costs nothing, to measure what is around engines: `N` as a text is N chunks of silence.
+
+In recordings it hears nothing, without opening them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.catalog import Card
-from models.interfaces import OnStep, SpeechChunk, SpeechRequest, Voice
+from models.interfaces import MediaInfo, OnStep, SpeechChunk, SpeechRequest, TranscriptionRequest, Voice
 
 SAMPLE_RATE = 22_050
 
@@ -16,7 +19,7 @@ class StubEngine:
     """Chunks have `card.options["samples"]` samples."""
 
     def __init__(self, card: Card) -> None:
-        self._chunk = SpeechChunk(np.zeros(card.options["samples"], np.float32), SAMPLE_RATE)
+        self._chunk = SpeechChunk(np.zeros(card.options.get("samples", 0), np.float32), SAMPLE_RATE)
 
     def voices(self) -> list[Voice]:
         return [Voice("stub", "Stub")]
@@ -25,6 +28,9 @@ class StubEngine:
         for number in range(int(request.text)):
             on_step(number, None)
             yield self._chunk
+
+    def transcribe(self, request: TranscriptionRequest, on_step: OnStep) -> Iterator[MediaInfo]:
+        yield MediaInfo(0.0, "en")
 
 
 def load(card: Card) -> StubEngine:

@@ -186,14 +186,26 @@ def wait_for(condition: Callable[[], bool], otherwise: str) -> None:
 # ---------------------------------------------------------------------- files
 
 
+def wav_header(size: int, *, sample_rate: int = 16_000, channels: int = 1, mulaw: bool = False) -> bytes:
+    """The head of a WAV with `size` bytes of samples, 16-bit PCM unless they are G.711 mu-law."""
+    width = 1 if mulaw else 2
+    rate, block = sample_rate * channels * width, channels * width
+    layout = struct.pack("<HHIIHH", 7 if mulaw else 1, channels, sample_rate, rate, block, 8 * width)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + size)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + layout
+        + (b"data" + struct.pack("<I", size))
+    )
+
+
 def wav(samples: Samples, sample_rate: int = 16_000) -> bytes:
     """16-bit PCM; `samples` has shape (n,) or (n, channels)."""
     pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     channels = 1 if samples.ndim == 1 else samples.shape[1]
-    size = pcm.nbytes
-    layout = struct.pack("<HHIIHH", 1, channels, sample_rate, sample_rate * channels * 2, channels * 2, 16)
-    head = b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + struct.pack("<I", 16) + layout
-    return head + b"data" + struct.pack("<I", size) + pcm.tobytes()
+    return wav_header(pcm.nbytes, sample_rate=sample_rate, channels=channels) + pcm.tobytes()
 
 
 def encoded(samples: Samples, audio_format: AudioFormat, sample_rate: int = 16_000) -> bytes:
