@@ -28,7 +28,7 @@ from models.pool import Lease, Pool
 from models.run import Run, Steps
 from models.spool import remove_spool
 from streaming.speakers import assign_speakers
-from streaming.transcript import Segment
+from streaming.transcript import Segment, SpeakerTurn, Word
 
 PROGRESS_INTERVAL = 0.2
 """Seconds between two looks at how far the work is."""
@@ -154,6 +154,18 @@ class Transcribing:
 
 
 def _with_speakers(segments: tuple[Segment, ...], speakers: DiarizationResult) -> tuple[Segment, ...]:
-    words = [word for segment in segments for word in segment.words]
-    named = iter(assign_speakers(words, speakers.turns, speakers.exclusive))
-    return tuple(dataclasses.replace(segment, words=tuple(next(named) for _ in segment.words)) for segment in segments)
+    """Every word gets a speaker, so that none is lost to answers made of what speakers say.
+
+    A segment whose engine knows no words is the smallest thing that has a time. Where the diarizer hears nobody,
+    somebody spoke all the same.
+    """
+    words = [segment.words or (Word(segment.text, segment.start, segment.end),) for segment in segments]
+    said = [word for each in words for word in each]
+    turns = speakers.exclusive
+    if said and not turns:
+        turns = (SpeakerTurn("SPEAKER_00", said[0].start, said[-1].end),)
+    named = iter(assign_speakers(said, speakers.turns, turns))
+    return tuple(
+        dataclasses.replace(segment, words=tuple(next(named) for _ in each))
+        for segment, each in zip(segments, words, strict=True)
+    )

@@ -1,6 +1,8 @@
 """A scripted recogniser and diarizer: `engine="tests.scripted_transcriber"`. The "recording" is text, a verb a line.
 
     say WORDS      one segment, a second long, with a word for each; read while the recording still arrives
+    whisper WORDS  the same, but the diarizer does not hear it
+    hum WORDS      the same as say, but no word of it has a time
     wait           reports progress until it is cancelled
     raise          raises ValueError
     invalid        raises InvalidInput for the field "file"
@@ -45,12 +47,13 @@ class ScriptedTranscriber:
             spool = stack.enter_context(SpoolReader(Path(request.path), lambda: on_step(said, None)))
             for line in _lines(spool, "The upload ended before the recording was complete."):
                 verb, *words = line.split()
-                if verb == "say":
+                if verb in ("say", "whisper", "hum"):
                     if not said:
                         yield MediaInfo(0.0, request.language or "en")
-                    if copy:
+                    if copy and verb != "whisper":
                         copy.write(SECOND)
-                    yield SegmentResult(_segment(said, words, timed=request.word_timestamps))
+                    timed = request.word_timestamps and verb != "hum"
+                    yield SegmentResult(_segment(said, words, timed=timed))
                     said += 1
                     on_step(said, None)
                 else:

@@ -91,6 +91,19 @@ async def test_speakers_of_a_recording_in_which_nobody_speaks(transcribing: Any)
     assert transcript.words == []
 
 
+async def test_what_the_diarizer_does_not_hear_was_said_by_somebody(transcribing: Any) -> None:
+    transcript = await transcribing("whisper a b\n", speakers={}).result()
+    assert [(word.text, word.speaker) for word in transcript.words] == [("a", "SPEAKER_00"), ("b", "SPEAKER_00")]
+
+
+async def test_segments_without_word_times_have_speakers_too(transcribing: Any) -> None:
+    transcript = await transcribing("hum a b\nhum c d\n", speakers={}).result()
+    assert [(said.speaker, said.text) for said in transcript.utterances] == [
+        ("SPEAKER_00", "a b"),
+        ("SPEAKER_01", "c d"),
+    ]
+
+
 @pytest.mark.parametrize(("count", "message"), [(9, "The diarizer failed."), (10, "'who'")])
 async def test_a_diarizer_that_fails_fails_the_whole(transcribing: Any, count: int, message: str) -> None:
     with pytest.raises(EngineFailed, match=message):
