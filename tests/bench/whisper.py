@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ batch_size = {batch}
 threads = {threads}
 compute_type = "int8"
 """
+SHORT_MINUTES = 2
 UPLOADS = 4
 PATIENCE = 600.0
 DIRECT_TARGET = Target(1.03)
@@ -65,8 +66,14 @@ PARALLEL_TARGET = Target(1.0, at_least=True)
 
 async def measure(bench: Bench) -> Figure:
     """Seconds of wall time; both sides decode the file, look for speech and use the same batches and threads."""
-    minutes, pairs = bench.amount(10, 2), bench.amount(5, 2)
-    conditions: dict[str, float | str] = {"minutes": minutes, "batch": BATCH, "threads": THREADS, "beam": 1}
+    minutes, pairs = bench.amount(10, SHORT_MINUTES), bench.amount(3, 2)
+    conditions: dict[str, float | str] = {
+        "minutes": minutes,
+        "of the rest": SHORT_MINUTES,
+        "batch": BATCH,
+        "threads": THREADS,
+        "beam": 1,
+    }
     figure = Figure("whisper", "Whisper through the service", conditions)
     if not all(map(importlib.util.find_spec, NEEDED)):
         figure.notes.append(f"needs {', '.join(NEEDED)}")
@@ -102,10 +109,11 @@ class _Work:
     folder: Path
     weights: Path
     samples: Samples
+    name: str = "recording"
 
     @property
     def path(self) -> Path:
-        return self.folder / "recording.wav"
+        return self.folder / f"{self.name}.wav"
 
     def transcribe(self, samples: Samples | None = None, **fields: str) -> None:
         """Through the service."""
@@ -164,18 +172,20 @@ class _Work:
 
 def _measure(figure: Figure, work: _Work, pairs: int) -> None:
     """Readings that are compared are taken in turns."""
-    batched, plain = work.direct()
-    diarize = work.diarizer()
-    quarters = np.array_split(work.samples, UPLOADS)
+    short = replace(work, samples=work.samples[: round(60 * SHORT_MINUTES * SAMPLE_RATE)], name="short")
+    (batched, plain), (batched_short, _) = work.direct(), short.direct()
+    diarize = short.diarizer()
+    quarters = np.array_split(short.samples, UPLOADS)
     calls: dict[str, Callable[[], object]] = {
         "batched": batched,
         "service": work.transcribe,
-        "batched words": lambda: batched(word_timestamps=True),
-        "service words": lambda: work.transcribe(timestamp_granularities="word"),
+        "batched words": lambda: batched_short(word_timestamps=True),
+        "service words": lambda: short.transcribe(timestamp_granularities="word"),
+        "service short": short.transcribe,
         "diarizer": diarize,
-        "service speakers": lambda: work.transcribe(timestamp_granularities="word", diarize="true"),
-        "after each other": lambda: list(map(work.transcribe, quarters)),
-        "at once": lambda: _at_once(work, quarters),
+        "service speakers": lambda: short.transcribe(timestamp_granularities="word", diarize="true"),
+        "after each other": lambda: list(map(short.transcribe, quarters)),
+        "at once": lambda: _at_once(short, quarters),
     }
     work.transcribe(quarters[0])
     readings: dict[str, list[float]] = {name: [] for name in calls}
@@ -186,7 +196,7 @@ def _measure(figure: Figure, work: _Work, pairs: int) -> None:
     figure.compare("service", "s", readings["service"], direct, readings["batched"], DIRECT_TARGET)
     figure.compare("service ", "s", readings["service"][:1], "WhisperModel", [_seconds(plain)], PLAIN_TARGET)
     figure.compare("service, words", "s", readings["service words"], f"{direct}, words", readings["batched words"])
-    figure.compare("service, words", "s", readings["service words"], "without words", readings["service"])
+    figure.compare("service, words", "s", readings["service words"], "without words", readings["service short"])
     apart = [one + other for one, other in zip(readings["service words"], readings["diarizer"], strict=True)]
     figure.compare("service, speakers", "s", readings["service speakers"], "words + diarizer", apart, SPEAKERS_TARGET)
     after, at_once = readings["after each other"], readings["at once"]
