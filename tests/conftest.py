@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would every process that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"
 

@@ -235,8 +235,12 @@ def test_realtime_connection_without_asyncio(client: Together, speech: Samples) 
 
 
 async def test_a_bad_model_ends_a_realtime_session_at_once(async_client: AsyncTogether) -> None:
+    before = len(asyncio.all_tasks())
     async with asyncio.timeout(10):
         async with async_client.beta.realtime.transcription(model="no-such-model", sample_rate=16_000) as session:
             with pytest.raises(RealtimeSessionError, match="no-such-model") as refused:
                 [event async for event in session]
     assert refused.value.code == "model_not_available"
+    async with asyncio.timeout(20):
+        while len(asyncio.all_tasks()) > before:  # the SDK closes its connection in the background
+            await asyncio.sleep(0)
