@@ -261,7 +261,6 @@ def test_the_first_words_come_before_the_upload_ends(
         client.send(body[held_back:])
         *deltas, done = client.events()
     assert done["type"] == "transcript.text.done"
-    assert done["type"] == "transcript.text.done"
     assert "".join(delta["delta"] for delta in [first, *deltas]) == done["text"]
     # Which spans share a batch depends on when they arrived, and what random weights say on how a batch rounds.
     assert done["text"].split()[:50] == whole.split()[:50]
