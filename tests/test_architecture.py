@@ -48,9 +48,7 @@ def broken_tree(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("broken")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for package in PACKAGES:
-        shutil.copytree(
-            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.onnx")
-        )
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.onnx"))
     for resources in ("media/api", "models/engines"):
         (folder / resources / "second.py").touch()
     for file, statement in VIOLATIONS.values():
@@ -71,9 +69,7 @@ def test_every_contract_has_its_violation() -> None:
 
 def test_server_process_loads_no_engine_library() -> None:
     program = "import sys, media.app; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert not ENGINE_LIBRARIES & set(run.stdout.split())
 
