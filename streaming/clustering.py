@@ -45,15 +45,16 @@ no_check: Callable[[], None] = lambda: None  # noqa: E731
 class VoiceEvidence:
     """What it takes for two clusters to be two voices. Cosines are between centroids, lengths are in windows.
 
-    Below `sudden` they are, if they have `least` windows each. Below `settled` they are, when each was heard for `long`
-    or had `visits` turns. Below `alternating` they are, when each had `visits` turns and the graph tells them apart. A
-    turn counts as a visit from `visit` windows on.
+    Below `sudden` they are, if they have `least` windows each. Below `settled` they are, when each has `long` windows or
+    `visits` turns. Below `alternating` they are, when the graph tells them apart and each has `enough` windows and
+    `visits` turns. A turn counts as a visit from `visit` windows on.
     """
 
     sudden: float = 0.75
     settled: float = 0.85
-    alternating: float = 0.93
+    alternating: float = 0.9
     least: int = 8
+    enough: int = 25
     long: int = 50
     visits: int = 2
     visit: int = 4
@@ -117,22 +118,11 @@ def propose_count(vectors: npt.NDArray[np.floating], check: Callable[[], None] =
 def partition(
     vectors: npt.NDArray[np.floating], points: Vectors, count: int, check: Callable[[], None] = no_check
 ) -> Labels:
-    """Exactly `count` clusters, if the points allow, by spherical k-means (Dhillon and Modha, 2001) over `points`."""
-    generator = np.random.default_rng(SEED)
-    best, most = points[:1], -np.inf
-    for _ in range(RESTARTS if count > 1 else 1):
-        check()
-        centroids = _settled(points, _seeds(points, count, generator))
-        score = float((points @ centroids.T).max(axis=1).sum())
-        if score > most:
-            best, most = centroids, score
-    return in_order(nearest(vectors, best))
-
-
-def nearest(vectors: npt.NDArray[np.floating], centroids: Vectors) -> Labels:
-    """Index of the centroid most like each window."""
-    found = [np.argmax(block @ centroids.T, axis=1) for block in _blocks(vectors)]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    """Exactly `count` clusters, if the points allow, by k-means over `points`."""
+    if count < 2:
+        return np.zeros(len(vectors), np.int64)
+    centroids = _k_means(points, count, check)
+    return in_order(np.argmax(likeness(vectors, centroids), axis=1))
 
 
 def centroids_of(vectors: npt.NDArray[np.floating], labels: Labels) -> Vectors:
@@ -141,6 +131,12 @@ def centroids_of(vectors: npt.NDArray[np.floating], labels: Labels) -> Vectors:
     for at, block in zip(range(0, len(vectors), BLOCK), _blocks(vectors), strict=False):
         np.add.at(sums, labels[at : at + BLOCK], block)
     return _unit(sums)
+
+
+def likeness(vectors: npt.NDArray[np.floating], centroids: Vectors) -> Vectors:
+    """Cosine of each window to each voice, shape (windows, voices)."""
+    found = [block @ centroids.T for block in _blocks(vectors)]
+    return np.concatenate(found) if found else np.zeros((0, len(centroids)), np.float32)
 
 
 def in_order(labels: Labels) -> Labels:
@@ -179,7 +175,7 @@ def distinct(
     alternate = min(visits) >= evidence.visits
     if closeness < evidence.settled and (alternate or min(windows) >= evidence.long):
         return True
-    return grouped and alternate and closeness < evidence.alternating
+    return grouped and alternate and min(windows) >= evidence.enough and closeness < evidence.alternating
 
 
 # ---------------------------------------------------------------------- inside
@@ -229,6 +225,19 @@ def _visits(labels: Labels, shortest: int) -> Labels:
     turns = labels[starts][lengths >= shortest]
     turns = turns[np.diff(turns, prepend=-1) != 0]
     return np.bincount(turns, minlength=int(labels.max()) + 1)
+
+
+def _k_means(points: Vectors, count: int, check: Callable[[], None]) -> Vectors:
+    """Centroids of the best of `RESTARTS` runs of spherical k-means (Dhillon and Modha, 2001)."""
+    generator = np.random.default_rng(SEED)
+    best, most = points[:count], -np.inf
+    for _ in range(RESTARTS):
+        check()
+        centroids = _settled(points, _seeds(points, count, generator))
+        score = float((points @ centroids.T).max(axis=1).sum())
+        if score > most:
+            best, most = centroids, score
+    return best
 
 
 def _seeds(points: Vectors, count: int, generator: np.random.Generator) -> Vectors:

@@ -1,7 +1,7 @@
 """Voiceprint: the embedded diarizer. Silero says where speech is, a speaker encoder what it sounds like.
 
 The encoder is the GE2E speaker verification network (Wan, Wang, Papir and Moreno, 2018) with Resemblyzer's weights, as
-ONNX (`deploy/convert_voiceprint.py`). It hears windows of 0.8 s, five a second: longer ones tell voices apart a little
+ONNX (`deploy/convert_voiceprint.py`). It hears windows of 1.2 s, five a second: longer ones tell voices apart a little
 better, but a turn in a conversation is often no longer than that. `streaming.clustering` finds the voices among the
 windows; a window goes to the voice it is most like, unless that would make somebody speak for a moment only.
 
@@ -27,7 +27,7 @@ from models.speaker_linking import VoiceTurn, name_voices, recognise, speaker_tu
 from models.spool import SpoolAbandoned, SpoolReader, is_growing
 from streaming.audio import PcmEncoding, decode_pcm
 from streaming.audio_window import AudioWindow
-from streaming.clustering import MOST_SPEAKERS, Labels, Vectors, centroids_of, cluster_voices, steady
+from streaming.clustering import MOST_SPEAKERS, Labels, Vectors, centroids_of, cluster_voices, likeness, steady
 from streaming.decode import UndecodableAudio, decode
 from streaming.voice_activity import (
     SileroVoiceActivity,
@@ -48,7 +48,7 @@ BANDS, FFT, FRAME = 40, 400, 160
 """Mel bands; samples of a frame of 25 ms, and from one to the next."""
 LEVEL = -30.0
 """dBFS that quieter windows are raised to, as in the encoder's training; louder ones stay."""
-WINDOW, STEP = 80, 20
+WINDOW, STEP = 120, 20
 """Frames of a window, and from one to the next."""
 SHORTEST, COARSE = 10, 10
 """Windows of shorter speech have at least so many frames, and a multiple of so many: those can run together."""
@@ -57,11 +57,11 @@ CLEAR = 40
 BATCH = 64
 DIMENSIONS = 256
 
-SWITCH_COST = 0.15
+SWITCH_COST = 0.1
 """Of a change of speaker, in cosines: two windows that are only a little more like somebody else change nothing."""
-PAUSE = 0.5
+PAUSE = 0.3
 """Seconds within which somebody who goes on speaking never stopped."""
-KNOWN_SIMILARITY = 0.86
+KNOWN_SIMILARITY = 0.84
 """Cosine from which on a voice is that of a reference clip."""
 LONGEST_REFERENCE = 60.0
 SHORTEST_REFERENCE = 0.5
@@ -279,10 +279,9 @@ def _speakers(
     if not len(vectors):
         return np.zeros(0, np.int64), np.zeros((0, DIMENSIONS), np.float32)
     usable = clear if clear.any() else np.ones_like(clear)
-    centroids = centroids_of(vectors[usable], cluster_voices(vectors[usable], fewest=fewest, most=most, check=check))
-    similarities = np.concatenate(
-        [vectors[at : at + 8192].astype(np.float32) @ centroids.T for at in range(0, len(vectors), 8192)]
-    )
+    found = cluster_voices(vectors[usable], fewest=fewest, most=most, check=check)
+    centroids = centroids_of(vectors[usable], found)
+    similarities = likeness(vectors, centroids)
     labels = steady(similarities, SWITCH_COST)
     if len(np.unique(labels)) < len(centroids):
         labels = np.argmax(similarities, axis=1)  # nobody who was found is smoothed away
