@@ -45,7 +45,7 @@ no_check: Callable[[], None] = lambda: None  # noqa: E731
 class VoiceEvidence:
     """What it takes for two clusters to be two voices. Cosines are between centroids, lengths are in windows.
 
-    Below `sudden` they are, if they have `least` windows each. Below `settled` they are, when each has `long` windows or
+    Below `sudden` they are, if each has `least` windows. Below `settled` they are, when each has `long` windows or
     `visits` turns. Below `alternating` they are, when the graph tells them apart and each has `enough` windows and
     `visits` turns. A turn counts as a visit from `visit` windows on.
     """
