@@ -18,7 +18,7 @@ import msgspec
 
 from models.errors import UnknownModel, WeightsMissing
 
-Task: TypeAlias = Literal["speech", "transcription", "diarization"]
+Task: TypeAlias = Literal["speech", "transcription", "diarization", "image"]
 
 AUTO = "auto"
 """The name that means: the best model of the task that can run on this machine."""
@@ -38,6 +38,12 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     of those files of the hub that are pulled (none: those the engine usually reads). `requires` are
     the Python packages the engine imports and `extra` the install extra that brings them. An empty `voices`
     means the engine tells its voices once loaded. `openai_voices` maps OpenAI's voice names to this model's.
+
+    Images: a size is one of `sizes` where there are any, else both sides are multiples of `size_multiple` and their
+    product is from `min_pixels` to `max_pixels` (0: no bound). `default_size` and `default_steps` are what a request
+    that names none gets; so is `default_guidance`. `generates` tells that it needs no image to start from; `edits` that
+    it takes images, at most `max_input_images`; `inpaints` that it takes a mask; `max_loras` how many adapters it takes at once. A model without
+    `negative_prompts` ignores them. `models.image_rules` applies all this.
 
     Running: `replicas` workers at most (never more than CPU cores when `cpu_bound`), `concurrency` requests
     at once in each, `queue` more may wait. `memory_mb` is one worker's share of the memory budget. After
@@ -76,6 +82,23 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     max_input_chars: int = 4096
     price_per_million_characters: float | None = None
     price_per_audio_minute: float | None = None
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    default_size: tuple[int, int] = (1024, 1024)
+    size_multiple: int = 8
+    min_pixels: int = 0
+    max_pixels: int = 0
+    max_n: int = 4
+    default_steps: int = 20
+    max_steps: int = 50
+    default_guidance: float = 0.0
+    negative_prompts: bool = False
+    generates: bool = True
+    edits: bool = False
+    inpaints: bool = False
+    max_input_images: int = 1
+    max_loras: int = 0
+    price_per_image: float | None = None
 
     memory_mb: int = 0
     cpu_bound: bool = False

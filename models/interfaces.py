@@ -140,8 +140,72 @@ class MediaInfo(msgspec.Struct, frozen=True, tag="media_info"):
     language: str
 
 
-EngineRequest: TypeAlias = SpeechRequest | TranscriptionRequest | ListenRequest | DiarizationRequest
-EngineResult: TypeAlias = SpeechChunk | HypothesisUpdate | SegmentResult | MediaInfo | DiarizationResult
+class LoraWeights(msgspec.Struct, frozen=True):
+    """An adapter: a file or directory on this machine, or a hub id whose files are in its cache; and how strong."""
+
+    path: str
+    scale: float = 1.0
+
+
+class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
+    """Pictures to make of a prompt, or of a prompt and pictures.
+
+    Zeros, and None for `guidance` and `strength`, mean the model's own choice; a `seed` of None is drawn. Image i of
+    `n` has the seed `seed + i`, and is what a request for that seed alone would give. `image_paths` are files to start
+    from, to edit or to refer to, as the model does. `mask_path` names what to paint anew in the first of them: where
+    its alpha is 0, or, in a file without alpha, where it is white; it has the size of that image. `strength` 0..1 is
+    how far the result may go from it. `compression` is the quality, 1 to 100, of JPEG and WebP.
+
+    `speed` "exact" changes nothing about the result; the others allow a model to skip work, for a little of its
+    quality. `previews` is the most an image may have on its way; fewer come of fast ones. Without `safety` no checker
+    looks at the results.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    n: int = 1
+    width: int = 0
+    height: int = 0
+    steps: int = 0
+    guidance: float | None = None
+    seed: int | None = None
+    format: Literal["png", "jpeg", "webp"] = "png"
+    compression: int = 0
+    image_paths: tuple[str, ...] = ()
+    mask_path: str = ""
+    strength: float | None = None
+    loras: tuple[LoraWeights, ...] = ()
+    speed: Literal["exact", "balanced", "fast"] = "exact"
+    previews: int = 0
+    safety: bool = True
+
+
+class ImagePreview(msgspec.Struct, frozen=True, kw_only=True, tag="image_preview"):
+    """What image `index` looks like after `step` of `total` steps: a small JPEG, coarse in colour and detail."""
+
+    index: int
+    step: int
+    total: int
+    data: bytes
+    width: int
+    height: int
+
+
+class ImageResult(msgspec.Struct, frozen=True, kw_only=True, tag="image_result"):
+    """Image `index`, whole: an encoded file, which also says how it was made."""
+
+    index: int
+    seed: int
+    data: bytes
+    format: str
+    width: int
+    height: int
+
+
+EngineRequest: TypeAlias = SpeechRequest | TranscriptionRequest | ListenRequest | DiarizationRequest | ImageRequest
+EngineResult: TypeAlias = (
+    SpeechChunk | HypothesisUpdate | SegmentResult | MediaInfo | DiarizationResult | ImagePreview | ImageResult
+)
 
 
 class SpeechSynthesizer(Protocol):
@@ -187,5 +251,19 @@ class Diarizer(Protocol):
         """Yield exactly one result; `on_step(seconds done, seconds total)`.
 
         Raises: InvalidInput for impossible counts or a reference clip without speech; Cancelled from `on_step`.
+        """
+        ...
+
+
+class ImageGenerator(Protocol):
+    """Makes pictures."""
+
+    def generate(self, request: ImageRequest, on_step: OnStep) -> Iterator[ImagePreview | ImageResult]:
+        """Yield previews as they come and every image once it is ready, in order of their index.
+
+        `on_step(steps done, steps total)` counts over all images of the request.
+
+        Raises: InvalidInput, whose `field` is the request's, and whose `code` is `content_policy_violation` when a
+        checker refused what was made; Cancelled from `on_step`.
         """
         ...

@@ -27,6 +27,8 @@ from models.interfaces import (
     DiarizationRequest,
     Diarizer,
     EngineResult,
+    ImageGenerator,
+    ImageRequest,
     ListenRequest,
     LiveTranscriber,
     Samples,
@@ -120,6 +122,8 @@ class Running:
                 return cast("Diarizer", engine).diarize(request, self._on_step)
             case ListenRequest() as request:
                 return cast("LiveTranscriber", engine).listen(request, self._audio(), self._on_step)
+            case ImageRequest() as request:
+                return cast("ImageGenerator", engine).generate(request, self._on_step)
 
     def _send_results(self, results: Iterator[EngineResult]) -> None:
         try:
