@@ -13,7 +13,7 @@ STATE := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 CORE := .venv/.core-$(STATE)
 DEV := .venv/.dev-$(STATE)
 # Extras whose engines are tested on their real classes, with small models built in code.
-TESTED := whisper,diarization,voxtral
+TESTED := whisper,diarization,voxtral,diffusion,postgres,s3
 # Two makes at once: the second waits, then finds the work done. Systems without flock go unguarded.
 LOCKED := $(if $(shell command -v flock),flock .venv/.lock) sh -ec
 
