@@ -7,12 +7,14 @@ resolves to 127.0.0.1), so requests have to name a loopback Host and may only co
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from media.errors import ApiError, error_response
@@ -20,7 +22,11 @@ from media.settings import LOOPBACK_HOSTS, Settings
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Answered without a key: what a probe, a browser at the front door or a code generator needs."""
+OPEN_PREFIXES = ("/studio/", "/v1/blobs/")
+"""The page's own files; and results, whose URLs are signed."""
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
+LOCAL_TENANT = "local"
+"""Who everybody is on a server without keys."""
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::[0-9]+)?")
 
 
@@ -43,8 +49,22 @@ def _hostname(host: str) -> str:
     return (found[1] or found[2]) if found else ""
 
 
+def tenant_of(connection: HTTPConnection) -> str:
+    """Whose jobs and files a request may see: each key has its own."""
+    tenant: str = connection.scope.get("state", {}).get("tenant", LOCAL_TENANT)
+    return tenant
+
+
+def tenant_name(key: str) -> str:
+    """A name for a key that does not give it away."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
 class AccessMiddleware:
-    """Refuses what the settings do not allow, before any route sees it. Pure ASGI, HTTP and WebSocket alike."""
+    """Refuses what the settings do not allow, before any route sees it. Pure ASGI, HTTP and WebSocket alike.
+
+    Whose key it was is in `scope["state"]["tenant"]`.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -67,7 +87,7 @@ class AccessMiddleware:
         keys = self._settings.api_keys
         if not keys:
             self._check_host(headers)
-        elif scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/studio/"):
+        elif scope["path"] not in OPEN_PATHS and not scope["path"].startswith(OPEN_PREFIXES):
             key = presented_key(headers, parse_qs(scope.get("query_string", b"").decode("latin-1")))
             if key is None:
                 message = "no API key: send Authorization: Bearer <key>"
@@ -75,6 +95,7 @@ class AccessMiddleware:
             if not any(hmac.compare_digest(key.encode(), known.encode()) for known in keys):
                 message = "this API key is not known to this server"
                 raise ApiError(401, "invalid_api_key", message, kind="authentication_error")
+            scope.setdefault("state", {})["tenant"] = tenant_name(key)
 
     def _check_host(self, headers: Headers) -> None:
         host = _hostname(headers.get("host", ""))

@@ -73,6 +73,53 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[
         float, Meta(ge=0, description="on SIGTERM, how long open work may take before it is cancelled")
     ] = 25.0
+    public_url: Annotated[
+        str, Meta(description="how clients reach this server, for URLs in answers; else what each request says")
+    ] = ""
+    database_url: Annotated[
+        str,
+        Meta(description="sqlite:///PATH or postgresql://...; by default a SQLite file in data_dir"),
+    ] = ""
+    database_listen_url: Annotated[
+        str,
+        Meta(description="PostgreSQL without the pooler that database_url names, for LISTEN"),
+    ] = ""
+    blob_url: Annotated[
+        str,
+        Meta(description="where results and files are kept: s3://BUCKET/PREFIX; by default a directory in data_dir"),
+    ] = ""
+    blob_endpoint: Annotated[
+        str, Meta(description="endpoint of an S3-compatible store that is not Amazon's; keys come from AWS_* variables")
+    ] = ""
+    url_seconds: Annotated[float, Meta(gt=0, description="how long the URL of a result can be opened")] = 3600.0
+    webhook_secret: Annotated[
+        str,
+        Meta(
+            description="whsec_... that signs webhooks named in requests; by default one made and kept in the database"
+        ),
+    ] = ""
+    webhook_allowed_hosts: Annotated[
+        tuple[str, ...], Meta(description="comma-separated hosts that webhooks may go to although they are not public")
+    ] = ()
+    run_jobs: Annotated[
+        bool, Meta(description="whether this server works on jobs itself; else sonoreel worker has to")
+    ] = True
+    job_slots: Annotated[int, Meta(ge=1, description="jobs that one process works on at once")] = 2
+    job_lease_seconds: Annotated[
+        float, Meta(gt=0, description="a process that says nothing for so long loses its jobs to another")
+    ] = 15.0
+    job_ttl_seconds: Annotated[float, Meta(gt=0, description="how long a finished job and its files are kept")] = (
+        86_400.0
+    )
+    job_queue_seconds: Annotated[
+        float, Meta(ge=0, description="a job that waits longer than this expires; 0 means it may wait for ever")
+    ] = 86_400.0
+    job_history: Annotated[int, Meta(ge=1, description="finished jobs kept per key; older ones go first")] = 10_000
+    max_queued_jobs: Annotated[int, Meta(ge=1, description="jobs one key may have waiting before it gets 429")] = 20_000
+    max_running_jobs: Annotated[
+        int, Meta(ge=0, description="jobs of one key that run at once in a pool; 0 means no limit")
+    ] = 0
+    max_image_mb: Annotated[int, Meta(ge=1, description="largest image a request may bring, in MB")] = 50
     log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"
 
     @property
