@@ -9,6 +9,8 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
+from media.blobs import BlobStore
+from media.database import Database
 from media.drain import Drain
 from media.live import LiveListening, LiveSpeech
 from media.metrics import Metrics
@@ -34,9 +36,22 @@ class Services:
     live_sessions: int = 0
     _pool: Pool | None = None
     _voice_activity: VoiceActivityLane | None = None
+    _database: Database | None = None
+    _blobs: BlobStore | None = None
 
-    def start(self, pool: Pool, voice_activity: VoiceActivityLane) -> None:
+    def start(self, pool: Pool, voice_activity: VoiceActivityLane, database: Database, blobs: BlobStore) -> None:
         self._pool, self._voice_activity = pool, voice_activity
+        self._database, self._blobs = database, blobs
+
+    @property
+    def database(self) -> Database:
+        assert self._database is not None, "the application is not running"  # noqa: S101 - a programming error
+        return self._database
+
+    @property
+    def blobs(self) -> BlobStore:
+        assert self._blobs is not None, "the application is not running"  # noqa: S101 - a programming error
+        return self._blobs
 
     @property
     def pool(self) -> Pool:
