@@ -1,4 +1,4 @@
-"""Where results, uploads and inputs of jobs are kept: one protocol, a local directory or an S3-compatible store behind it.
+"""Where results, uploads and inputs of jobs are kept: one protocol, a directory or an S3-compatible store behind it.
 
 A key is a path of plain names, such as `jobs/job_1/2/image-0.png`. What is put there is there whole or not at all, and
 stays what it is: nothing is put under the same key twice, but for previews.
