@@ -42,8 +42,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     Images: a size is one of `sizes` where there are any, else both sides are multiples of `size_multiple` and their
     product is from `min_pixels` to `max_pixels` (0: no bound). `default_size` and `default_steps` are what a request
     that names none gets; so is `default_guidance`. `generates` tells that it needs no image to start from; `edits` that
-    it takes images, at most `max_input_images`; `inpaints` that it takes a mask; `max_loras` how many adapters it takes at once. A model without
-    `negative_prompts` ignores them. `models.image_rules` applies all this.
+    it takes images, at most `max_input_images`; `inpaints` that it takes a mask; `max_loras` how many adapters it takes
+    at once. A model without `negative_prompts` ignores them. `models.image_rules` applies all this.
 
     Running: `replicas` workers at most (never more than CPU cores when `cpu_bound`), `concurrency` requests
     at once in each, `queue` more may wait. `memory_mb` is one worker's share of the memory budget. After
