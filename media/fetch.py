@@ -1,24 +1,20 @@
 """Recordings and images named by a URL, pulled without opening a way into the network this server stands in.
 
-A URL from a request may name anything the server can reach and its sender cannot: a neighbour, a cloud's metadata
-address, the server itself. So every connection, redirects included, goes to an address that was checked when it was
-resolved, right before connecting: a name that answers differently the second time gains nothing.
+Every connection goes through `media.guarded_network`, redirects included.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import socket
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import anyio
 import httpcore
 
 from media.errors import ApiError
+from media.guarded_network import GuardedNetwork, NotPublic, Resolve, resolve
 
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -26,67 +22,6 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 URL_CHARACTERS = "%:/?#[]@!$&'()*+,;="
 """What has a meaning in a URL (RFC 3986), escapes included; people write others as they are."""
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolve: TypeAlias = Callable[[str, int], "list[str]"]
-
-
-class _Refused(Exception):
-    """The host, which is the message, must not be connected to."""
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, looking through IPv6 forms that carry an IPv4 address."""
-    ip: Address = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        carried = ip.ipv4_mapped or ip.sixtofour
-        if ip in NAT64:
-            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        ip = carried or ip
-    return ip.is_global and not ip.is_multicast
-
-
-def resolve(host: str, port: int) -> list[str]:
-    """Every address of a name, in the system's order of preference. Blocks."""
-    return list(dict.fromkeys(str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-
-
-class _GuardedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to checked addresses only."""
-
-    def __init__(self, allowed_hosts: Collection[str], resolve: Resolve) -> None:
-        self._network = httpcore.AnyIOBackend()
-        self._allowed_hosts = frozenset(allowed_hosts)
-        self._resolve = resolve
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            addresses = await anyio.to_thread.run_sync(self._resolve, host, port)
-        except OSError as error:
-            raise httpcore.ConnectError(f"the name {host} does not resolve") from error
-        if host not in self._allowed_hosts and not all(is_public(address) for address in addresses):
-            raise _Refused(host)
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in addresses:
-            try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    async def connect_unix_socket(self, path: str, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
-        raise _Refused(path)
-
-    async def sleep(self, seconds: float) -> None:
-        await self._network.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +47,13 @@ class Fetcher:
         Raises: ApiError 400 naming `param` for a URL that may not or cannot be pulled, 413 for one that is too large;
         from iterating too.
         """
-        network = _GuardedNetwork(self.allowed_hosts, self.resolve)
+        network = GuardedNetwork(self.allowed_hosts, self.resolve)
         try:
             with anyio.fail_after(self.limits.seconds):
                 pool = httpcore.AsyncConnectionPool(network_backend=network)
                 async with pool, self._follow(pool, url, param) as response:
                     yield self._body(response, param)
-        except _Refused as refused:
+        except NotPublic as refused:
             message = f"{refused} is not a public address: URLs may only name hosts on the internet"
             raise ApiError(400, "url_not_allowed", message, param=param) from None
         except TimeoutError:

@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from media.errors import ApiError
-from media.fetch import Fetcher, Limits, is_public
+from media.fetch import Fetcher, Limits
+from media.guarded_network import is_public
 
 LIMITS = Limits(bytes=1000, seconds=5.0)
 
