@@ -24,6 +24,8 @@ AUTO = "auto"
 """The name that means: the best model of the task that can run on this machine."""
 
 BUILT_IN = Path(__file__).with_name("catalog.toml")
+INSTALLED_IN = Path(__file__).parents[1]
+"""The directory that holds our packages."""
 
 
 class CatalogError(ValueError):
@@ -34,8 +36,9 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """One model: who made it, what it can do, and how this machine may run it.
 
     `engine` is a module of `models.engines`, or the dotted path of any importable module with `load(card)`.
-    `weights` is a model hub id or a local directory, empty when the engine carries its own; `files` are patterns
-    of those files of the hub that are pulled (none: those the engine usually reads). `requires` are
+    `weights` is a model hub id or a local directory, empty when the engine carries its own; an embedded card's is
+    relative to where this server is installed. `files` are patterns of those files of the hub that are pulled (none:
+    those the engine usually reads). `requires` are
     the Python packages the engine imports and `extra` the install extra that brings them. An empty `voices`
     means the engine tells its voices once loaded. `openai_voices` maps OpenAI's voice names to this model's.
 
@@ -213,6 +216,8 @@ class Catalog:
         if not _importable(card.engine_module):
             return f"Model {card.id!r} needs the engine module {card.engine_module}, which is not installed."
         if not self._installed(card):
+            if card.embedded:
+                return f"Model {card.id!r} is missing from this server: pip install --force-reinstall sonoreel"
             return f"Model {card.id!r} has no weights on this machine. Get them: sonoreel models pull {card.id}"
         return None
 
@@ -260,6 +265,8 @@ def _card(id: str, table: dict[str, Any]) -> Card:
         raise CatalogError(f"card {id!r}: {error}") from error
     if card.cpu_bound:
         card = msgspec.structs.replace(card, replicas=min(card.replicas, _cpu_cores()))
+    if card.embedded and card.weights:
+        card = msgspec.structs.replace(card, weights=str(INSTALLED_IN / card.weights))
     return card
 
 

@@ -21,8 +21,8 @@ from models.image_rules import Size
 Picture: TypeAlias = Image.Image
 Format: TypeAlias = Literal["png", "jpeg", "webp"]
 
-READ = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "MPO")
-"""Formats that are opened: those that nobody needs another program for. MPO is what some cameras call their JPEG."""
+READ = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""Formats that are opened: none of these needs another program."""
 MOST_PIXELS = 64_000_000
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are no images, broken off, or made to break it."""

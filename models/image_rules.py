@@ -73,7 +73,7 @@ def fitted(size: Size, card: Card) -> Size:
     while card.max_pixels and sides[0] * sides[1] > card.max_pixels and max(sides) > step:
         sides[sides.index(max(sides))] -= step
     while sides[0] * sides[1] < card.min_pixels:
-        sides[sides.index(min(sides))] += step
+        sides[sides.index(max(sides))] += step
     return sides[0], sides[1]
 
 

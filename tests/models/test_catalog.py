@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from models import catalog
 from models.catalog import Card, Catalog, CatalogError, weights_present
 from models.errors import UnknownModel, WeightsMissing
+from models.image_rules import settled
+from models.interfaces import ImageRequest
 
 KOKORO = """
 [[card]]
@@ -152,3 +155,41 @@ def test_weights_are_looked_for_in_the_hub_cache(tmp_path: Path, monkeypatch: py
 def test_weights_may_be_a_local_directory(tmp_path: Path) -> None:
     assert weights_present(speech_card("k", weights=str(tmp_path)))
     assert not weights_present(speech_card("k", weights=str(tmp_path / "absent")))
+
+
+def test_an_embedded_cards_weights_are_where_the_server_is_installed(tmp_path: Path) -> None:
+    card = '[[card]]\nid = "x"\ntask = "image"\nengine = "espeak"\nname = "n"\nembedded = true\nweights = "models/{}"\n'
+    (tmp_path / "own.toml").write_text(card.format("engines"))
+    found = Catalog.load(tmp_path).find("x", "image").card
+    assert Path(found.weights) == Path(catalog.__file__).with_name("engines")
+    (tmp_path / "own.toml").write_text(card.format("no-such-folder"))
+    with pytest.raises(WeightsMissing, match="reinstall"):
+        Catalog.load(tmp_path).find("x", "image")
+
+
+def test_every_image_card_can_make_what_it_makes_by_default() -> None:
+    cards = [card for card in Catalog.load(installed=lambda card: True).cards if card.task == "image"]
+    assert cards
+    for card in cards:
+        images = () if card.generates else ("/image",)
+        mask = "" if card.edits or card.generates else "/mask"
+        made = settled(ImageRequest(prompt="a cat", image_paths=images, mask_path=mask), card)
+        assert (made.width, made.height) == card.default_size, card.id
+        assert 1 <= made.steps <= card.max_steps, card.id
+
+
+def test_the_embedded_image_card_is_the_last_choice() -> None:
+    cards = [card for card in Catalog.load().cards if card.task == "image"]
+    assert [card.id for card in cards if card.embedded] == [cards[-1].id] == ["shapes-64"]
+    assert cards[-1].sizes == ((64, 64),)
+
+
+@pytest.mark.parametrize("name", ["black-forest-labs/FLUX.1-schnell-Free", "black-forest-labs/FLUX.1-kontext-dev"])
+def test_togethers_names_lead_to_the_models(name: str) -> None:
+    assert Catalog.load().describe(name).task == "image"
+
+
+@pytest.mark.parametrize("name", ["dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1.5"])
+def test_openais_own_models_are_nobody_elses_name(name: str) -> None:
+    with pytest.raises(UnknownModel):
+        Catalog.load().describe(name)

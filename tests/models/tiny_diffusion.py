@@ -1,4 +1,4 @@
-"""Text-to-image pipelines small enough to make on the spot: diffusers' real classes, random weights, trained tokenizers.
+"""Image pipelines small enough to make on the spot: diffusers' real classes, random weights, trained tokenizers.
 
 All make 64 x 64 pixels by default, of latents an eighth of that (Qwen-Image's are a quarter). What they paint means
 nothing; how they are run is what tests look at.
@@ -44,7 +44,7 @@ def build_diffusion(family: str, directory: Path) -> Path:
 
 
 def build_lora(pipeline_directory: Path, file: Path, *, seed: int = 1) -> Path:
-    """An adapter of random weights for every query projection of a pipeline's denoiser, in the file that trainers write."""
+    """Random weights for every query projection of a pipeline's denoiser, in the file that trainers write."""
     torch, diffusers, _ = diffusion_modules()
     from safetensors.torch import save_file
 
@@ -156,7 +156,7 @@ def _flux_kontext(diffusers: Any, transformers: Any) -> Any:
 
 
 def _flux_fill(diffusers: Any, transformers: Any) -> Any:
-    # Beside the latents it sees those of the masked image, and the mask: 64 pixels for each latent, four of these packed.
+    # Beside the latents it sees those of the masked image, and the mask: 64 pixels a latent, in packs of four.
     return diffusers.FluxFillPipeline(**_flux_components(diffusers, transformers, in_channels=2 * 16 + 4 * 64))
 
 
