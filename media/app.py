@@ -21,7 +21,23 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from media.access import AccessMiddleware
-from media.api import health, models, realtime, speech, speech_websocket, transcriptions, voices
+from media.api import (
+    blobs,
+    files,
+    health,
+    images,
+    jobs,
+    models,
+    realtime,
+    speech,
+    speech_websocket,
+    transcriptions,
+    voices,
+    webhook_endpoints,
+)
+from media.background import background
+from media.blob_opening import open_blobs
+from media.database.opening import open_database
 from media.errors import TABLE, ApiError, handle_error
 from media.openapi import document
 from media.requests import RequestMiddleware
@@ -44,7 +60,7 @@ STUDIO_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-RESOURCES = (speech, transcriptions, models, voices, health)
+RESOURCES = (speech, transcriptions, images, jobs, files, blobs, webhook_endpoints, models, voices, health)
 
 
 def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
@@ -57,10 +73,17 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         lane = VoiceActivityLane(await anyio.to_thread.run_sync(_prepare, settings))
         pool = Pool(services.catalog, memory_budget_mb=memory_budget)
-        async with pool, anyio.create_task_group() as tasks:
-            services.start(pool, lane)
+        async with (
+            open_database(settings.database_url, settings.database_listen_url, settings.data_dir) as database,
+            open_blobs(settings, database) as blob_store,
+            pool,
+            anyio.create_task_group() as tasks,
+        ):
+            services.start(pool, lane, database, blob_store)
             tasks.start_soon(lane.run)
             tasks.start_soon(_warm, services)
+            for work in background(services):
+                tasks.start_soon(work)
             yield
             tasks.cancel_scope.cancel()
 

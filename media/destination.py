@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
@@ -46,7 +46,7 @@ def destination(path: Path | None) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
 
 
-def complete_wav(file: BinaryIO, sample_rate: int, encoding: PcmEncoding = PcmEncoding.S16LE) -> None:
+def complete_wav(file: IO[bytes], sample_rate: int, encoding: PcmEncoding = PcmEncoding.S16LE) -> None:
     """Put true sizes into the header of a finished WAV file, which were not known when it was written.
 
     A file that cannot be rewound keeps its streaming header. Raises: OSError.

@@ -117,6 +117,12 @@ def describe(error: BaseException) -> ErrorDetail:
     return ErrorDetail("the server failed on this request; its log has the details", found.kind, None, found.code)
 
 
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error."""
+    error = unwrap(error)
+    return error.status if isinstance(error, ApiError) else meaning(error).status
+
+
 def close_code(error: BaseException) -> int:
     """The WebSocket close code for an error that ends a session."""
     error = unwrap(error)

@@ -10,7 +10,7 @@ HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-cont
 
 
 class EventStream:
-    """`data:` lines only, since Together's SDK ignores events that have a name. Several tasks may send."""
+    """Several tasks may send."""
 
     def __init__(self, send: Send) -> None:
         self.begun = False
@@ -20,9 +20,14 @@ class EventStream:
         self._send = send
         self._sending = anyio.Lock()
 
-    async def send(self, value: object) -> None:
-        """One event, as JSON."""
-        await self._write(b"data: " + msgspec.json.encode(value) + b"\n\n", more=True)
+    async def comment(self) -> None:
+        """Send the status before there is an event, or keep an idle connection from being cut."""
+        await self._write(b": \n\n", more=True)
+
+    async def send(self, value: object, *, event: str = "", id: str = "") -> None:
+        """One event, as JSON. Together's SDK ignores those that have a name."""
+        head = (f"id: {id}\n" if id else "") + (f"event: {event}\n" if event else "")
+        await self._write(head.encode() + b"data: " + msgspec.json.encode(value) + b"\n\n", more=True)
 
     async def end(self) -> None:
         """There are no more."""

@@ -119,6 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_running_jobs: Annotated[
         int, Meta(ge=0, description="jobs of one key that run at once in a pool; 0 means no limit")
     ] = 0
+    loras_dir: Annotated[str, Meta(description="directory of adapters that image requests may name by file")] = ""
     max_image_mb: Annotated[int, Meta(ge=1, description="largest image a request may bring, in MB")] = 50
     log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"
 

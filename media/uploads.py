@@ -102,6 +102,8 @@ class Form:
         self.directory = directory
         self.fields: list[tuple[str, str]] = []
         self.files: dict[str, UploadedFile] = {}
+        self.all_files: list[tuple[str, UploadedFile]] = []
+        """Every file part, with its name less `[]`."""
         self.file_begun = anyio.Event()
         """Set when the first byte of a file part has been seen; its spool can be opened then."""
         self.complete = anyio.Event()
@@ -196,6 +198,7 @@ class Form:
             self._writers.append(part.writer)
             part.file = UploadedFile(path, part.filename, part.headers.get("content-type", ""))
             self.files.setdefault(part.name.removesuffix("[]"), part.file)
+            self.all_files.append((part.name.removesuffix("[]"), part.file))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part, size = self._part, end - start

@@ -20,6 +20,8 @@ A request's text (or a listening request's prompt) is a verb and its argument:
     echo           (listening) says how many samples each block had, then one settled segment with their sum
     deaf           (listening) never takes audio
 
+An image's prompt is such a verb too, or "paint" (see `ScriptedPainter`).
+
 A recording is a text file: every line is a second of speech, and is heard when it has arrived. "bad" cannot be decoded.
 A prompt comes back as the first segment, with everything else that was asked for. Speakers take turns, a second each.
 """
@@ -36,6 +38,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from models.catalog import Card
 from models.errors import InvalidInput
@@ -43,6 +46,9 @@ from models.interfaces import (
     DiarizationRequest,
     DiarizationResult,
     HypothesisUpdate,
+    ImagePreview,
+    ImageRequest,
+    ImageResult,
     ListenRequest,
     MediaInfo,
     OnStep,
@@ -146,6 +152,47 @@ class ScriptedScribe(ScriptedEngine):
         yield DiarizationResult(turns, turns)
 
 
+class ScriptedPainter(ScriptedEngine):
+    """Paints squares. The prompt is a verb: "paint" does so, taking `steps` steps; the others are those of speech.
+
+    Every attempt adds a line to the file options["trace"].
+    """
+
+    def generate(self, request: ImageRequest, on_step: OnStep) -> Iterator[ImagePreview | ImageResult]:
+        self._leave_trace(f"{request.prompt}\n")
+        verb, *arguments = request.prompt.split()
+        if verb == "invalid":
+            raise InvalidInput("no such thing can be painted", field="prompt")
+        if verb == "memory":
+            raise MemoryError
+        width, height = request.width or 8, request.height or 8
+        for index in range(request.n):
+            for step in range(request.steps):
+                on_step(index * request.steps + step, request.n * request.steps)
+                if step == 0:
+                    yield ImagePreview(
+                        index=index, step=1, total=request.steps, data=square("jpeg", 8, 8), width=8, height=8
+                    )
+            if verb != "paint":
+                misbehave(verb, arguments, on_step)
+            data = square(request.format, width, height)
+            yield ImageResult(
+                index=index,
+                seed=(request.seed or 0) + index,
+                data=data,
+                format=request.format,
+                width=width,
+                height=height,
+            )
+
+
+def square(format: str, width: int, height: int) -> bytes:
+    """A red square, encoded."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, format)
+    return file.getvalue()
+
+
 def misbehave(verb: str, arguments: list[str], on_step: OnStep) -> None:
     match verb:
         case "wait":
@@ -192,4 +239,5 @@ def load(card: Card) -> ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         case fifo:
             wait_for_writer(fifo)
-    return ScriptedEngine(card) if card.task == "speech" else ScriptedScribe(card)
+    engines = {"speech": ScriptedEngine, "image": ScriptedPainter}
+    return engines.get(card.task, ScriptedScribe)(card)

@@ -18,6 +18,8 @@ from media.dialects import speech as dialect
 from media.dialects.frames import field_of
 from media.dialects.vendor import Vendor, vendor_of
 from media.errors import ApiError, ErrorBody, describe, unwrap
+from media.job_requests import Preferences, accepted, new_job, preferences_of, submit
+from media.jobs import store
 from media.live import LiveSpeech
 from media.openapi import Operation
 from media.services import services_of
@@ -38,6 +40,8 @@ from streaming.synthesis import SynthesisSession
 CONTEXT = "request"
 WHOLE_WAV_CHARS = 4096
 """Up to this length a WAV answer waits for its end, so that its header tells the right size."""
+CHARACTERS_PER_SECOND = 1000.0
+"""Of a text, in a second of work on it: a guess, for tenants to get equal shares."""
 TOKENS_PER_SECOND = 50
 """How `usage.output_tokens` counts audio; `input_tokens` counts characters."""
 
@@ -86,12 +90,31 @@ async def speech(request: Request) -> Response:
     defaults = OutputFormat(_default_format(vendor, events=body.stream))
     settings = SpeechSettings(model=card.id, output=defaults, paced=False)
     settings = settings.changed(dialect.settings_changes(body))
+    preferences = preferences_of(request)
+    if preferences.asynchronous:
+        return await _queued(request, preferences, body, settings)
     live = services.live_speech(SynthesisSession(settings))
     if not events:
         whole = settings.output.format is AudioFormat.WAV and len(body.input) <= WHOLE_WAV_CHARS
         return SpeechAudio(live, body.input, settings, whole=whole)
     # `stream` is Together's word, `stream_format` OpenAI's.
     return SpeechEvents(live, body.input, settings, "together" if body.stream else "openai")
+
+
+async def _queued(request: Request, preferences: Preferences, body: SpeechBody, settings: SpeechSettings) -> Response:
+    """A job that speaks the text into a file."""
+    wanted = msgspec.to_builtins({"text": body.input, "settings": settings})
+    job = new_job(
+        request,
+        preferences,
+        id=store.new_id(),
+        kind="speech",
+        model=settings.model,
+        body=wanted,
+        asked=wanted,
+        cost=len(body.input) / CHARACTERS_PER_SECOND,
+    )
+    return await accepted(request, await submit(services_of(request), job))
 
 
 def _default_format(vendor: Vendor, *, events: bool) -> AudioFormat:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 from msgspec import Meta
 from starlette.requests import Request
@@ -16,21 +17,25 @@ from starlette.types import Receive, Scope, Send
 from media.errors import ApiError, ErrorBody, describe, error_response, unwrap
 from media.event_stream import EventStream
 from media.fetch import Fetcher, Limits
+from media.job_requests import Preferences, accepted, new_job, preferences_of, submit
+from media.jobs import store
+from media.jobs.recordings import keep_recording
 from media.openapi import Operation
 from media.recordings import Recording, pull, read_on, recording_url, reference_clips, spool_path
 from media.services import Services, services_of
 from media.transcribing import Diarization, Transcribing
 from media.transcription_form import TranscriptionForm, read_form
+from media.transcription_plan import TranscriptionTask, diarization, diarizer, engine_request, recogniser
 from media.transcripts import MEDIA_TYPES, Transcript, diarized_segment, lettered, written
 from media.uploads import MEGABYTE, Body, Form, answer_early, receiving
-from models.catalog import AUTO, Card
 from models.errors import EngineError
-from models.interfaces import KnownSpeaker, TranscriptionRequest
 from models.run import Steps
 from streaming.transcript import Segment
 
 EXPECTED = (ApiError, EngineError)
 """Errors whose meaning the client is told; others are in the server's log."""
+BYTES_PER_SECOND = 160_000
+"""Of a recording, in a second of work on it: a guess, for tenants to get equal shares."""
 
 
 class TranscriptionUpload(TranscriptionForm, kw_only=True):
@@ -53,7 +58,7 @@ async def translations(request: Request) -> Response:
 class TranscriptionAnswer(Response):
     """Works while the upload still arrives; the status waits for the first segment of a stream, or for everything."""
 
-    def __init__(self, request: Request, task: Literal["transcribe", "translate"]) -> None:
+    def __init__(self, request: Request, task: TranscriptionTask) -> None:
         super().__init__()
         self._body = Body(request.receive)
         self._request = Request(request.scope, self._body.receive)
@@ -97,6 +102,9 @@ class TranscriptionAnswer(Response):
         await form.file_begun.wait()
         if not form.fields or "file" not in form.files:
             await form.complete.wait()
+        preferences = preferences_of(self._request)
+        if preferences.asynchronous:
+            return await self._queued(form, preferences)
         while True:
             known = len(form.fields)
             with anyio.CancelScope() as attempt:
@@ -123,22 +131,13 @@ class TranscriptionAnswer(Response):
 
     async def _attempt(self, form: Form, tasks: TaskGroup, known: int) -> Response | None:
         options = read_form(form)
-        card = self._card(options)
-        diarization = await self._diarization(options, form)
+        card = recogniser(self._services.catalog, options, self._task)
+        speakers = await self._diarization(options, form)
         transcribing = Transcribing(
             self._services.pool,
             card,
-            TranscriptionRequest(
-                path=str(await self._recording(form, tasks)),
-                task=self._task,
-                language="" if options.language == "auto" or self._task == "translate" else options.language,
-                prompt=options.prompt,
-                temperature=options.temperature,
-                word_timestamps="word" in options.timestamp_granularities,
-                segment_timestamps=options.response_format not in ("json", "text"),
-                split_channels=options.channels == "split",
-            ),
-            diarization,
+            engine_request(options, self._task, await self._recording(form, tasks)),
+            speakers,
             **self._listeners(options),
         )
         transcript = await transcribing.result()
@@ -148,6 +147,34 @@ class TranscriptionAnswer(Response):
             await anyio.sleep_forever()  # until late fields have their way
         self._services.metrics.heard(card.id, transcript.duration)
         return await self._answer(transcript, options)
+
+    async def _queued(self, form: Form, preferences: Preferences) -> Response:
+        """A job for the whole form, which must have arrived. Raises: ApiError."""
+        await form.complete.wait()
+        options, catalog = read_form(form), self._services.catalog
+        card = recogniser(catalog, options, self._task)
+        references = form.getlist("known_speaker_references")
+        diarizer(catalog, options, len(references))
+        if options.stream:
+            message = "a job has no stream: leave stream out, and follow the job's events"
+            raise ApiError(400, "unsupported_parameter", message, param="stream")
+        clips = await reference_clips(references, form.directory)
+        wanted = await keep_recording(self._services.blobs, store.new_id(), options, self._task, form, clips)
+        asked = [msgspec.to_builtins(options), self._task, wanted.digest, references]
+        job = await submit(
+            self._services,
+            new_job(
+                self._request,
+                preferences,
+                id=wanted.id,
+                kind="transcription",
+                model=card.id,
+                body=msgspec.to_builtins(wanted),
+                asked=asked,
+                cost=wanted.bytes / BYTES_PER_SECOND,
+            ),
+        )
+        return await accepted(self._request, job)
 
     async def _recording(self, form: Form, tasks: TaskGroup) -> Path:
         url = recording_url(form)
@@ -160,48 +187,13 @@ class TranscriptionAnswer(Response):
 
     # ------------------------------------------------------------------ what the request asks for
 
-    def _card(self, options: TranscriptionForm) -> Card:
-        name = options.model
-        if self._task == "translate" and name in ("", AUTO):
-            name = self._translator() or name
-        card = self._services.card(name, "transcription")
-        if self._task == "translate":
-            if not card.translates:
-                raise ApiError(400, "unsupported_parameter", f"model {card.id!r} does not translate", param="model")
-            if options.language not in ("", "auto", "en", "english"):
-                message = f"translations are into English, not {options.language!r}: leave language out"
-                raise ApiError(400, "invalid_value", message, param="language")
-        return card
-
-    def _translator(self) -> str | None:
-        """The best model here that can translate."""
-        catalog = self._services.catalog
-        cards = (card for card in catalog.cards if card.task == "transcription" and card.translates)
-        return next((card.id for card in cards if catalog.missing(card) is None), None)
-
     async def _diarization(self, options: TranscriptionForm, form: Form) -> Diarization | None:
-        names, references = options.known_speaker_names, form.getlist("known_speaker_references")
-        if len(references) != len(names):
-            message = "known_speaker_names and known_speaker_references must come in pairs"
-            lacking = "known_speaker_references" if len(references) < len(names) else "known_speaker_names"
-            raise ApiError(400, "invalid_value", message, param=lacking)
-        if not options.wants_speakers:
+        references = form.getlist("known_speaker_references")
+        card = diarizer(self._services.catalog, options, len(references))
+        if card is None:
             return None
-        if options.max_speakers and options.min_speakers > options.max_speakers:
-            raise ApiError(400, "invalid_value", "min_speakers is more than max_speakers", param="min_speakers")
-        if options.channels == "split":
-            message = "channels=split already tells speakers apart: leave diarize out"
-            raise ApiError(400, "unsupported_parameter", message, param="channels")
-        card = self._services.card(options.diarization_model, "diarization")
-        known = zip(names, await reference_clips(references, form.directory), strict=True)
-        return Diarization(
-            card,
-            spool_path(form.directory, "pcm"),
-            options.num_speakers,
-            options.min_speakers,
-            options.max_speakers,
-            tuple(KnownSpeaker(name, str(clip)) for name, clip in known),
-        )
+        clips = await reference_clips(references, form.directory)
+        return diarization(card, options, spool_path(form.directory, "pcm"), clips)
 
     def _fetcher(self) -> Fetcher:
         settings = self._services.settings

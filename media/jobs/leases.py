@@ -6,7 +6,7 @@ Leases run on the database's clock.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,11 +19,28 @@ WINDOW = 32
 """Jobs at the head of a queue among which one whose model is loaded may go first."""
 PATIENCE = 60.0
 """Seconds after which a job is not passed over any more."""
+LOOKS = 3
+"""How often a claim looks at the head of the queue when others were faster with all of it."""
+CANDIDATES = (
+    "SELECT id, model, priority, clock_seconds() - created AS age FROM jobs "
+    "WHERE state = 'queued' AND pool = $1 AND priority {} AND run_after <= clock_seconds() {} "
+    f"ORDER BY priority, vtime, id LIMIT {WINDOW}"
+)
 LOST = {
     "code": "worker_lost",
     "message": f"The process that ran this job died {MAX_FAILURES} times; it is not tried again.",
     "type": "server_error",
     "param": None,
+}
+
+
+Wanted: TypeAlias = Literal["all", "batches_first", "no_batches", "realtime"]
+PRIORITIES: dict[Wanted, str] = {
+    "all": "<= 2",
+    "batches_first": "<= 2",
+    # Equality and bounds alone keep to the index: an ORDER BY the other way round would sort the whole queue.
+    "no_batches": "< 2",
+    "realtime": "= 0",
 }
 
 
@@ -38,11 +55,11 @@ class Runner(msgspec.Struct, frozen=True):
 
 
 class Choice(NamedTuple):
-    """What a claim takes: only jobs of `models` if `only_loaded`; batches first, never, or in their turn."""
+    """What a claim takes: only jobs of `models` if `only_loaded`; none of a tenant that has `tenant_cap` running."""
 
     models: frozenset[str] = frozenset()
     only_loaded: bool = False
-    batches: str = "in_turn"
+    wanted: Wanted = "all"
     tenant_cap: int = 0
 
 
@@ -68,11 +85,11 @@ def claim(runner: Runner, lease_seconds: float, choice: Choice) -> Operation[Job
     rows = yield Statement("SELECT paused FROM pools WHERE name = $1 AND paused = 1", (runner.pool,))
     if rows:
         return None
-    if choice.batches == "first":
+    if choice.wanted == "batches_first":
         job = yield from _claim_one(runner, lease_seconds, choice, "= 2")
         if job is not None:
             return job
-    return (yield from _claim_one(runner, lease_seconds, choice, "< 2" if choice.batches == "never" else "<= 2"))
+    return (yield from _claim_one(runner, lease_seconds, choice, PRIORITIES[choice.wanted]))
 
 
 def _claim_one(runner: Runner, lease_seconds: float, choice: Choice, priorities: str) -> Operation[Job | None]:
@@ -86,13 +103,20 @@ def _claim_one(runner: Runner, lease_seconds: float, choice: Choice, priorities:
         args += [row["tenant"] for row in rows]
         if rows:
             capped = f"AND tenant NOT IN ({', '.join(f'${place}' for place in range(2, len(args) + 1))})"
-    rows = yield Statement(
-        "SELECT id, model, priority, clock_seconds() - created AS age FROM jobs "
-        f"WHERE state = 'queued' AND pool = $1 AND priority {priorities} AND run_after <= clock_seconds() {capped} "
-        f"ORDER BY priority, vtime, id LIMIT {WINDOW}",
-        tuple(args),
-    )
-    for id in _in_order(rows, choice):
+    for _ in range(LOOKS):
+        job, more = yield from _claim_among(runner, lease_seconds, choice, CANDIDATES.format(priorities, capped), args)
+        if job is not None or not more:
+            return job
+    return None
+
+
+def _claim_among(
+    runner: Runner, lease_seconds: float, choice: Choice, sql: str, args: list[Any]
+) -> Operation[tuple[Job | None, bool]]:
+    """One of the candidates, and whether there were any: others may have been faster with every one of them."""
+    rows = yield Statement(sql, tuple(args))
+    candidates = _in_order(rows, choice)
+    for id in candidates:
         # Another runner may have it by now; nobody waits for it to say so.
         taken = yield Statement(
             "UPDATE jobs SET state = 'running', worker = $2, attempt = attempt + 1, revision = revision + 1, "
@@ -103,8 +127,8 @@ def _claim_one(runner: Runner, lease_seconds: float, choice: Choice, priorities:
         )
         if taken:
             yield Notify(job_topic(id))
-            return job_of(taken[0])
-    return None
+            return job_of(taken[0]), True
+    return None, bool(candidates)
 
 
 def _in_order(rows: list[dict[str, Any]], choice: Choice) -> list[str]:
@@ -185,7 +209,7 @@ def finish(
 ) -> Operation[bool]:
     """End a job; returns False, having changed nothing, when the lease was lost. Usage and outbox are written with it.
 
-    `job` is as it was claimed.
+    `job` is as it was claimed. To say the same again changes nothing either.
     """
     rows = yield Statement(
         "UPDATE jobs SET state = $4, result = $5, error = $6, progress = coalesce($7, progress), "
@@ -194,7 +218,12 @@ def finish(
         (job.id, job.attempt, job.worker, state, _json(result), _json(error), _json(progress)),
     )
     if not rows:
-        return False
+        # Said before, perhaps, with an answer that was lost on its way.
+        rows = yield Statement(
+            "SELECT id FROM jobs WHERE id = $1 AND attempt = $2 AND worker = $3 AND state = $4",
+            (job.id, job.attempt, job.worker, state),
+        )
+        return bool(rows)
     if usage is not None:
         yield Statement(
             "INSERT INTO usage (job, tenant, kind, model, unit, amount, at) "
@@ -202,6 +231,7 @@ def finish(
             (job.id, job.tenant, job.kind, job.model, usage.unit, usage.amount),
         )
     yield from announce(job_of(rows[0]))
+    yield Notify(queue_topic(job.pool))  # its tenant may have another one started
     return True
 
 
@@ -250,6 +280,15 @@ def workers_of_host(host: str) -> Operation[dict[str, str]]:
     """Runners that live on a host: id -> process."""
     rows = yield Statement("SELECT id, process FROM workers WHERE host = $1", (host,))
     return {row["id"]: row["process"] for row in rows}
+
+
+def peers(runner: Runner) -> Operation[int]:
+    """How many other runners there are in the pool."""
+    rows = yield Statement(
+        "SELECT count(*) AS n FROM workers WHERE pool = $1 AND id <> $2 AND seen > clock_seconds() - 30",
+        (runner.pool, runner.id),
+    )
+    return int(rows[0]["n"])
 
 
 def leave(runner: Runner) -> Operation[None]:

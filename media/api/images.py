@@ -1,0 +1,336 @@
+"""/v1/images: pictures of words, and of words and pictures. Every request is a job of the ledger."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from media.access import tenant_of
+from media.dialects.vendor import vendor_of
+from media.errors import ApiError, ErrorBody, describe, error_response
+from media.event_stream import EventStream
+from media.image_inputs import ImageInputs, check_sizes
+from media.image_options import EditBody, GenerationBody, ImageOptions, engine_request, read_fields, read_json
+from media.job_objects import url_of
+from media.job_requests import accepted, finished, new_job, preferences_of, submit
+from media.jobs import store
+from media.jobs.images import ImageJob
+from media.jobs.states import Job
+from media.openapi import Operation
+from media.services import services_of
+from media.uploads import MEGABYTE, Form, receiving
+from models.catalog import Card
+from models.errors import InvalidInput
+from models.image_rules import settled
+
+STEP_PIXELS_PER_SECOND = 2_000_000.0
+"""What a step is taken to cost, for tenants to get equal shares: only the proportions matter."""
+TOKEN_PIXELS = 256
+"""How `usage` counts pixels; it counts words of the prompt as one each."""
+WIRE = {"image_paths": "image", "mask_path": "mask", "loras": "image_loras", "compression": "output_compression"}
+"""Engine field -> the wire's."""
+
+
+class ImageData(Struct, kw_only=True):
+    """One image; `type` is Together's, and tells which of the two it is."""
+
+    index: int
+    type: Literal["url", "b64_json"]
+    url: str | None = None
+    b64_json: str | None = None
+    seed: int | None = None
+
+
+class ImagesAnswer(Struct, kw_only=True):
+    """Both vendors' answer."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[ImageData]
+    output_format: str
+    size: str
+    usage: dict[str, Any]
+
+
+async def generations(request: Request) -> Response:
+    """Images from a prompt, or from a prompt and images by URL."""
+    body: GenerationBody = read_json(await _json(request), GenerationBody)
+    async with _directory(request) as directory:
+        inputs = ImageInputs(services_of(request), tenant_of(request), directory)
+        card = services_of(request).card(body.model, "image")
+        _settle(body, card, request, inputs, early=True)
+        if body.image_url:
+            await inputs.add(body.image_url, "image_url")
+        for place, url in enumerate(body.reference_images):
+            await inputs.add(url, f"reference_images[{place}]")
+        return await _answer(request, body, card, inputs, "image_generation")
+
+
+async def edits(request: Request) -> Response:
+    """Images changed by a prompt: all of them, or where a mask says."""
+    services = services_of(request)
+    if request.headers.get("content-type", "").startswith("application/json"):
+        body: EditBody = read_json(await _json(request), EditBody)
+        async with _directory(request) as directory:
+            inputs = ImageInputs(services, tenant_of(request), directory)
+            for place, source in enumerate([*body.images, *([body.image] if body.image else [])]):
+                await inputs.add(source, f"images[{place}]")
+            if body.mask is not None:
+                await inputs.set_mask(body.mask)
+            return await _edited(request, body, inputs)
+    return await _from_form(request, edit=True)
+
+
+async def variations(request: Request) -> Response:
+    """Images like one that is given."""
+    return await _from_form(request, edit=False)
+
+
+async def _from_form(request: Request, *, edit: bool) -> Response:
+    services = services_of(request)
+    limit = services.settings.max_image_mb
+    async with receiving(request, services.settings.data_dir / "spool", 17 * limit * MEGABYTE) as form:
+        await form.read(request)
+        options = read_fields(form.fields)
+        inputs = await _inputs_of(request, form)
+        await anyio.to_thread.run_sync(check_sizes, inputs.images, limit)
+        if not edit:
+            options.prompt = options.prompt or "variation"
+        return await _edited(request, options, inputs)
+
+
+async def _inputs_of(request: Request, form: Form) -> ImageInputs:
+    inputs = ImageInputs(services_of(request), tenant_of(request), form.directory)
+    for name, file in form.all_files:
+        if name == "image":
+            await inputs.add(file.path, "image")
+    for url in form.getlist("image"):
+        await inputs.add(url, "image")
+    if "mask" in form.files:
+        await inputs.set_mask(form.files["mask"].path)
+    return inputs
+
+
+async def _edited(request: Request, options: ImageOptions, inputs: ImageInputs) -> Response:
+    if not inputs.images:
+        message = "image is missing: send the picture to change as a multipart field named image, or images as JSON"
+        raise ApiError(400, "missing_required_parameter", message, param="image")
+    card = services_of(request).card(_editor(options, request, inputs), "image")
+    return await _answer(request, options, card, inputs, "image_edit")
+
+
+def _editor(options: ImageOptions, request: Request, inputs: ImageInputs) -> str:
+    """The best model here that can do what `auto` is asked for."""
+    catalog = services_of(request).catalog
+    if options.model not in ("", "auto"):
+        return options.model
+    able = (
+        card.id
+        for card in catalog.cards
+        if card.task == "image" and (card.inpaints if inputs.mask else card.edits) and catalog.missing(card) is None
+    )
+    return next(able, "auto")
+
+
+def _settle(
+    options: ImageOptions, card: Card, request: Request, inputs: ImageInputs, *, early: bool = False
+) -> ImageJob:
+    """The request with everything decided. `early`, before its images are there, it is only looked at."""
+    if not options.prompt.strip():
+        raise ApiError(400, "missing_required_parameter", "prompt is empty: say what to draw", param="prompt")
+    loras = services_of(request).settings.loras_dir
+    wanted = engine_request(options, card, vendor_of(request), Path(loras) if loras else None)
+    paths = tuple(str(picture.path) for picture in inputs.images)
+    wanted = msgspec.structs.replace(wanted, image_paths=paths, mask_path=str(inputs.mask.path) if inputs.mask else "")
+    try:
+        if early and not card.generates:
+            return ImageJob(request=wanted)
+        decided = settled(wanted, card, inputs.images[0].size if inputs.images else None)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field=WIRE.get(error.field or "", error.field), code=error.code) from None
+    return ImageJob(request=msgspec.structs.replace(decided, image_paths=(), mask_path=""))
+
+
+async def _answer(request: Request, options: ImageOptions, card: Card, inputs: ImageInputs, event: str) -> Response:
+    services = services_of(request)
+    preferences = preferences_of(request, options.webhook)
+    wanted = _settle(options, card, request, inputs)
+    id = store.new_id()
+    images, mask = await inputs.keep(id)
+    wanted = msgspec.structs.replace(wanted, images=images, mask=mask)
+    asked = wanted.request
+    cost = asked.n * asked.steps * asked.width * asked.height / STEP_PIXELS_PER_SECOND
+    new = new_job(
+        request,
+        preferences,
+        id=id,
+        kind="image",
+        model=card.id,
+        body=msgspec.to_builtins(wanted),
+        asked=[msgspec.to_builtins(options), inputs.digests],
+        cost=cost,
+    )
+    job = await submit(services, msgspec.structs.replace(new, metadata=options.metadata))
+    if preferences.asynchronous:
+        return await accepted(request, job)
+    if options.stream:
+        return ImageEvents(request, job, options, event)
+    return JSONResponse(await _body(request, await finished(request, job), options))
+
+
+async def _body(request: Request, job: Job, options: ImageOptions) -> dict[str, Any]:
+    asked = msgspec.convert(job.request, ImageJob).request
+    as_url = options.response_format == "url" or (not options.response_format and vendor_of(request) == "together")
+    made = (job.result or {})["outputs"]
+    return {
+        "id": job.id,
+        "object": "list",
+        "created": int(job.finished or 0),
+        "model": job.model,
+        "data": [await _image(request, output, as_url=as_url) for output in made],
+        "background": "opaque",
+        "output_format": asked.format,
+        "quality": options.quality,
+        "size": f"{asked.width}x{asked.height}",
+        "usage": _usage(job),
+    }
+
+
+async def _image(request: Request, output: dict[str, Any], *, as_url: bool) -> dict[str, Any]:
+    services, info = services_of(request), output["info"]
+    image = {"index": info["index"], "seed": info["seed"], "timings": {"inference": info["seconds"]}}
+    if as_url:
+        url = await url_of(services, request, output["blob"], output["content_type"], output["filename"])
+        return image | {"type": "url", "url": url}
+    return image | {"type": "b64_json", "b64_json": await _base64(request, output["blob"])}
+
+
+async def _base64(request: Request, blob: str) -> str:
+    data = b"".join([chunk async for chunk in services_of(request).blobs.read(blob)])
+    return base64.b64encode(data).decode("ascii")
+
+
+def _usage(job: Job) -> dict[str, Any]:
+    asked = msgspec.convert(job.request, ImageJob).request
+    words, pictures = len(asked.prompt.split()), len(asked.image_paths) * asked.width * asked.height // TOKEN_PIXELS
+    made = asked.n * asked.width * asked.height // TOKEN_PIXELS
+    return {
+        "input_tokens": words + pictures,
+        "input_tokens_details": {"text_tokens": words, "image_tokens": pictures},
+        "output_tokens": made,
+        "total_tokens": words + pictures + made,
+    }
+
+
+class ImageEvents(Response):
+    """OpenAI's named events: what images look like on their way, and then each of them."""
+
+    def __init__(self, request: Request, job: Job, options: ImageOptions, event: str) -> None:
+        super().__init__()
+        self._request = request
+        self._job = job
+        self._options = options
+        self._event = event
+        self._sent = 0
+        self._steps: dict[str, int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._stream = EventStream(send)
+        try:
+            job = await finished(self._request, self._job, self._on_change)
+            for output in (job.result or {})["outputs"]:
+                await self._send("completed", output["blob"], {"usage": _usage(job), "index": output["info"]["index"]})
+            await self._stream.end()
+        except ApiError as error:
+            if not self._stream.begun:
+                await error_response(error)(scope, receive, send)
+            elif not self._stream.broken:
+                await self._stream.send(ErrorBody(describe(error)), event="error")
+                await self._stream.end()
+
+    async def _on_change(self, job: Job) -> None:
+        for index, preview in (job.progress or {}).get("previews", {}).items():
+            fresh = preview["step"] > self._steps.get(index, 0)
+            if fresh and self._sent < self._options.partial_images:
+                self._steps[index] = preview["step"]
+                await self._send(
+                    "partial_image", preview["blob"], {"partial_image_index": self._sent, "index": int(index)}
+                )
+                self._sent += 1
+
+    async def _send(self, kind: str, blob: str, more: dict[str, Any]) -> None:
+        asked = msgspec.convert(self._job.request, ImageJob).request
+        name = f"{self._event}.{kind}"
+        await self._stream.send(
+            {
+                "type": name,
+                "b64_json": await _base64(self._request, blob),
+                "created_at": int(self._job.created),
+                "size": f"{asked.width}x{asked.height}",
+                "quality": self._options.quality,
+                "background": "opaque",
+                "output_format": asked.format if kind == "completed" else "jpeg",
+                **more,
+            },
+            event=name,
+        )
+
+
+async def _json(request: Request) -> bytes:
+    limit = services_of(request).settings.max_image_mb * MEGABYTE * 2
+    if int(request.headers.get("content-length") or 0) > limit:
+        raise ApiError(413, "file_too_large", f"the body is larger than {limit // MEGABYTE} MB (SONOREEL_MAX_IMAGE_MB)")
+    return await request.body()
+
+
+@asynccontextmanager
+async def _directory(request: Request) -> AsyncIterator[Path]:
+    spool = services_of(request).settings.data_dir / "spool"
+
+    def make() -> Path:
+        spool.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="request-", dir=spool))
+
+    directory = await anyio.to_thread.run_sync(make)
+    try:
+        yield directory
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+routes = [
+    Route("/v1/images/generations", generations, methods=["POST"]),
+    Route("/v1/images/edits", edits, methods=["POST"]),
+    Route("/v1/images/variations", variations, methods=["POST"]),
+]
+operations = [
+    Operation(
+        "post",
+        "/v1/images/generations",
+        "Make images",
+        body=GenerationBody,
+        answer=ImagesAnswer,
+        produces=("application/json", "text/event-stream"),
+    ),
+    Operation("post", "/v1/images/edits", "Change images", body=EditBody, answer=ImagesAnswer),
+    Operation(
+        "post", "/v1/images/variations", "Images like one", body=ImageOptions, answer=ImagesAnswer,
+        consumes="multipart/form-data",
+    ),
+]  # fmt: skip

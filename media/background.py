@@ -1,0 +1,48 @@
+"""What a process does beside answering requests: it works on jobs, delivers webhooks and cleans up."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from media.fetch import Fetcher, Limits
+from media.files import sweep_files
+from media.jobs import identity
+from media.jobs.handlers import HANDLERS
+from media.jobs.housekeeping import Janitor
+from media.jobs.runner import JobRunner, Terms, Workshop
+from media.services import Services
+from media.uploads import MEGABYTE
+from media.webhooks import WebhookDeliverer
+
+DEFAULT_POOL = "default"
+
+
+def background(services: Services) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """Every task of an API process, each to be run until cancelled."""
+    settings = services.settings
+    if settings.run_jobs:
+        yield job_runner(services, DEFAULT_POOL, settings.job_slots).run
+    yield WebhookDeliverer(services.database, settings).run
+    janitor = Janitor(services.database, services.blobs, settings.job_history)
+    janitor.also(functools.partial(sweep_files, services.database, services.blobs))
+    yield janitor.run
+
+
+def job_runner(services: Services, pool: str, slots: int) -> JobRunner:
+    """A runner of this process that leases what the process's pool has."""
+    settings = services.settings
+    workshop = Workshop(
+        database=services.database,
+        pool=services.pool,
+        catalog=services.catalog,
+        blobs=services.blobs,
+        fetcher=Fetcher(
+            Limits(settings.max_upload_mb * MEGABYTE, settings.fetch_seconds), settings.fetch_allowed_hosts
+        ),
+        handlers=HANDLERS,
+        spools=settings.data_dir / "spool",
+    )
+    terms = Terms(settings.job_lease_seconds, settings.max_running_jobs)
+    return JobRunner(identity.runner(pool, slots), workshop, terms, services.drain)
