@@ -178,17 +178,18 @@ class Generation:
     def _batch(self, indices: Sequence[int], weights: Hashable) -> None:
         """Make these images, with less and less memory if it runs out."""
         model = self._model
-        cost = len(indices) * self._size[0] * self._size[1]
-        rung: str | None = model.memory.start(cost)
+        one = self._size[0] * self._size[1]
+        rung: str | None = model.memory.start(one * len(indices))
         while rung is not None:
             try:
                 self._on_rung(rung, [index for index in indices if index >= self._finished], weights)
                 return
             except (MemoryError, self._torch.OutOfMemoryError):
                 logger.warning("out of memory: %s images of %sx%s, %s", len(indices), *self._size, rung, exc_info=True)
-            rung = model.memory.next(rung, cost)
-            if rung == SINGLE and len(indices) == 1:  # as it was
-                rung = model.memory.next(rung, cost)
+            together = len(indices) if rung == WHOLE else 1
+            rung = model.memory.next(rung, one * together)
+            if rung == SINGLE and together == 1:  # as it was
+                rung = model.memory.next(rung, one)
             self._before = None
             model.pipelines.release()
         raise OutOfMemory("The model ran out of memory.")

@@ -55,7 +55,7 @@ class Pipelines:
         self.base = self._diffusers.DiffusionPipeline.from_pretrained(
             directory,
             local_files_only=True,
-            torch_dtype=dtype,
+            dtype=dtype,
             use_safetensors=True,
             variant=variant or None,
             **_without_safety_checker(directory),
