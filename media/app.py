@@ -43,6 +43,7 @@ from media.openapi import document
 from media.requests import RequestMiddleware
 from media.services import Services
 from media.settings import Settings
+from media.spool_folders import sweep_spools
 from media.voice_activity import VoiceActivityLane
 from models.catalog import AUTO, Catalog, Task
 from models.errors import EngineError
@@ -79,7 +80,7 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
             pool,
             anyio.create_task_group() as tasks,
         ):
-            services.start(pool, lane, database, blob_store)
+            services.start(pool, database, blob_store, lane)
             tasks.start_soon(lane.run)
             tasks.start_soon(_warm, services)
             for work in background(services):
@@ -124,6 +125,7 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
 def _prepare(settings: Settings) -> SileroVoiceActivity:
     """What has to be done with the disk before anything can be served."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    sweep_spools(settings.data_dir)
     mimetypes.init()  # reads the machine's table, at the first file served if not now
     return SileroVoiceActivity()
 

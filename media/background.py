@@ -31,7 +31,7 @@ def background(services: Services) -> Iterator[Callable[[], Coroutine[Any, Any, 
 
 
 def job_runner(services: Services, pool: str, slots: int) -> JobRunner:
-    """A runner of this process that leases what the process's pool has."""
+    """A runner in this process, which leases what the process's own pool has."""
     settings = services.settings
     workshop = Workshop(
         database=services.database,
@@ -42,7 +42,7 @@ def job_runner(services: Services, pool: str, slots: int) -> JobRunner:
             Limits(settings.max_upload_mb * MEGABYTE, settings.fetch_seconds), settings.fetch_allowed_hosts
         ),
         handlers=HANDLERS,
-        spools=settings.data_dir / "spool",
+        spools=services.spools,
     )
     terms = Terms(settings.job_lease_seconds, settings.max_running_jobs)
     return JobRunner(identity.runner(pool, slots), workshop, terms, services.drain)

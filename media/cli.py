@@ -17,10 +17,13 @@ import anyio
 import anyio.to_thread
 import typer
 
+from media.blobs import BlobError
 from media.cli_models import models_app
 from media.cli_transcribe import transcribe
+from media.database import DatabaseError
 from media.destination import ENDINGS, complete_wav, destination
 from media.doctor import CHECKOUT, Finding, examine
+from media.job_worker import work
 from media.local import load_catalog, local_models
 from media.server import serve as run_server
 from media.settings import load_settings
@@ -77,6 +80,20 @@ def serve(
         run_server(settings)
     except SystemExit as end:  # it could not start, and has said why
         raise typer.Exit(FAILED if end.code else 0) from end
+
+
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Option(help="whose jobs to work on")] = "default",
+    slots: Annotated[int | None, typer.Option(min=1, help="jobs to work on at once; else SONOREEL_JOB_SLOTS")] = None,
+) -> None:
+    """Work on jobs of a database that servers share, without serving anything."""
+    settings = load_settings()
+    try:
+        work(settings, pool, slots or settings.job_slots)
+    except (DatabaseError, BlobError) as error:
+        complain(str(error))
+        raise typer.Exit(FAILED) from error
 
 
 @app.command()

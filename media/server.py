@@ -153,13 +153,18 @@ def serve(settings: Settings) -> None:
     run(app, app.state.services)
 
 
-def run(app: ASGIApp, services: Services) -> None:
-    """Serve this application, which works with these services, as `serve` does."""
-    settings = services.settings
+def log_to_stderr(settings: Settings) -> None:
+    """One line each, from the level in the settings on."""
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def run(app: ASGIApp, services: Services) -> None:
+    """Serve this application, which works with these services, as `serve` does."""
+    settings = services.settings
+    log_to_stderr(settings)
     logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith(UNWANTED_LOGS))
     config = uvicorn.Config(
         app,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 from typing import cast
 
@@ -15,6 +16,7 @@ from media.drain import Drain
 from media.live import LiveListening, LiveSpeech
 from media.metrics import Metrics
 from media.settings import Settings
+from media.spool_folders import spool_folder
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card, Catalog, Task
 from models.pool import Pool
@@ -39,9 +41,16 @@ class Services:
     _database: Database | None = None
     _blobs: BlobStore | None = None
 
-    def start(self, pool: Pool, voice_activity: VoiceActivityLane, database: Database, blobs: BlobStore) -> None:
-        self._pool, self._voice_activity = pool, voice_activity
-        self._database, self._blobs = database, blobs
+    def start(
+        self, pool: Pool, database: Database, blobs: BlobStore, voice_activity: VoiceActivityLane | None = None
+    ) -> None:
+        self._pool, self._database, self._blobs = pool, database, blobs
+        self._voice_activity = voice_activity
+
+    @property
+    def spools(self) -> Path:
+        """The folder for this process's files that live as long as a request or an attempt."""
+        return spool_folder(self.settings.data_dir)
 
     @property
     def database(self) -> Database:

@@ -8,6 +8,7 @@ A request's text (or a listening request's prompt) is a verb and its argument:
     say N          yields N chunks of one sample, 0..N-1, with a "*" each in the file options["trace"]
     wait PATH      yields one chunk, waits for a writer of the FIFO PATH to come and go, yields one more
     step           yields one chunk, then calls on_step for ever
+    brush          yields one chunk, then calls on_step for a tenth of a second, and yields one more
     stubborn       yields one chunk, then waits for ever and never calls on_step
     raise          yields one chunk, then raises ValueError
     cuda           yields one chunk, then raises an OutOfMemoryError that is not Python's own
@@ -201,6 +202,10 @@ def misbehave(verb: str, arguments: list[str], on_step: OnStep) -> None:
             while True:
                 on_step(0, None)
                 threading.Event().wait(0.001)
+        case "brush":
+            for step in range(20):
+                on_step(step, 20)
+                threading.Event().wait(0.005)
         case "stubborn":
             threading.Event().wait()
         case "raise":

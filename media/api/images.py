@@ -104,7 +104,7 @@ async def variations(request: Request) -> Response:
 async def _from_form(request: Request, *, edit: bool) -> Response:
     services = services_of(request)
     limit = services.settings.max_image_mb
-    async with receiving(request, services.settings.data_dir / "spool", 17 * limit * MEGABYTE) as form:
+    async with receiving(request, services.spools, 17 * limit * MEGABYTE) as form:
         await form.read(request)
         options = read_fields(form.fields)
         inputs = await _inputs_of(request, form)
@@ -300,7 +300,7 @@ async def _json(request: Request) -> bytes:
 
 @asynccontextmanager
 async def _directory(request: Request) -> AsyncIterator[Path]:
-    spool = services_of(request).settings.data_dir / "spool"
+    spool = services_of(request).spools
 
     def make() -> Path:
         spool.mkdir(parents=True, exist_ok=True)

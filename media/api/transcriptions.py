@@ -69,7 +69,7 @@ class TranscriptionAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._stream = EventStream(send)
         settings = self._services.settings
-        limit, spools = settings.max_upload_mb * MEGABYTE, settings.data_dir / "spool"
+        limit, spools = settings.max_upload_mb * MEGABYTE, self._services.spools
         try:
             async with receiving(self._request, spools, limit) as form, anyio.create_task_group() as tasks:
                 tasks.start_soon(read_on, form, self._request)

@@ -157,7 +157,7 @@ def upload(server: ServerProcess, *parts: Field, path: str = TRANSCRIPTIONS, **h
 
 def left_behind(server: ServerProcess) -> list[str]:
     """Everything in the server's spool directory."""
-    return [str(path) for path in (server.data_dir / "spool").glob("**/*")]
+    return [str(path) for path in (server.data_dir / "spool").glob("*/**/*")]
 
 
 def gauge(server: ServerProcess, name: str, **labels: str) -> float:
