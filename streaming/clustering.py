@@ -23,8 +23,13 @@ Vectors: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]
 
 MOST_SPEAKERS = 20
-MOST_POINTS = 6000
-"""Windows that k-means sees."""
+MOST_POINTS = 18_000
+"""Windows that are looked at to find voices: an hour of speech; of longer recordings every second, every third, ..."""
+SHARED = 6
+"""Windows from one to the first that shares no audio with it."""
+REPEAT = 0.95
+"""Cosine above which two windows that share no audio are one sound, played twice."""
+REPEAT_BLOCK = 512
 MOST_NODES = 1000
 """Windows in the graph."""
 NEIGHBOURS = (0.1, 0.15, 0.2)
@@ -60,40 +65,59 @@ class VoiceEvidence:
     visit: int = 4
 
 
-def cluster_voices(
+def find_voices(
     vectors: npt.NDArray[np.floating],
     *,
     fewest: int = 1,
     most: int = MOST_SPEAKERS,
     evidence: VoiceEvidence | None = None,
     check: Callable[[], None] = no_check,
-) -> Labels:
-    """Speaker of each window, numbered in order of appearance: at least `fewest` and at most `most` of them, as far as
-    there are windows that differ.
+) -> Vectors:
+    """Centroids of the voices in windows that follow one another, in order of appearance, shape (voices, dimensions):
+    at least `fewest` and at most `most`, as far as there are windows that differ.
 
     `vectors` may be of lower precision. `check` is called between steps and may raise.
     """
     if not len(vectors):
-        return np.zeros(0, np.int64)
+        return np.zeros((0, vectors.shape[1]), np.float32)
     evidence = evidence or VoiceEvidence()
-    points = _spread(vectors, MOST_POINTS)
+    points = heard_once(vectors, check)
+    if len(points) < fewest:
+        points = _spread(vectors, MOST_POINTS)[1]
     most = min(most, len(points))
     fewest = min(fewest, most)
     if fewest == most:
-        return partition(vectors, points, most, check)
-    proposed = min(max(propose_count(vectors, check), fewest), most)
-    found: Labels | None = None
+        return centroids_of(points, partition(points, most, check))
+    proposed = min(max(propose_count(points, check), fewest), most)
     for count in range(proposed, fewest - 1, -1):
-        found = partition(vectors, points, count, check)
-        if _all_distinct(vectors, found, evidence, grouped=True):
+        found = partition(points, count, check)
+        if _all_distinct(points, found, evidence, grouped=True):
             break
-    assert found is not None  # noqa: S101 - proposed >= fewest
-    return _with_rare_voices(vectors, points, found, most, evidence, check)
+    return centroids_of(points, _with_rare_voices(points, found, most, evidence, check))
+
+
+def heard_once(vectors: npt.NDArray[np.floating], check: Callable[[], None] = no_check) -> Vectors:
+    """Windows spread over the recording, less those that sound like an earlier one to the last detail.
+
+    A jingle, a loop or an announcement that comes again is no evidence of a voice; counted each time, it would be a
+    tight group of its own. Two windows of natural speech that share no audio are hardly ever closer than 0.9.
+    """
+    places, points = _spread(vectors, MOST_POINTS)
+    kept = np.ones(len(points), np.bool_)
+    for at in range(0, len(points), REPEAT_BLOCK):
+        check()
+        block = slice(at, at + REPEAT_BLOCK)
+        earlier = np.flatnonzero(kept[: at + REPEAT_BLOCK])
+        apart = places[block, None] - places[earlier] > SHARED
+        again = (points[block] @ points[earlier].T > REPEAT) & apart
+        for row in np.flatnonzero(again.any(axis=1)):
+            kept[at + row] = not kept[earlier[again[row]]].any()
+    return points[kept]
 
 
 def propose_count(vectors: npt.NDArray[np.floating], check: Callable[[], None] = no_check) -> int:
     """How many groups the windows' nearest-neighbour graph falls into; 1 for few windows."""
-    nodes = _spread(vectors, MOST_NODES)
+    nodes = _spread(vectors, MOST_NODES)[1]
     count = len(nodes)
     if count <= FEWEST_NEIGHBOURS:
         return 1
@@ -115,14 +139,11 @@ def propose_count(vectors: npt.NDArray[np.floating], check: Callable[[], None] =
     return best
 
 
-def partition(
-    vectors: npt.NDArray[np.floating], points: Vectors, count: int, check: Callable[[], None] = no_check
-) -> Labels:
-    """Exactly `count` clusters, if the points allow, by k-means over `points`."""
+def partition(points: Vectors, count: int, check: Callable[[], None] = no_check) -> Labels:
+    """Exactly `count` clusters, if the points allow, by k-means; numbered in order of appearance."""
     if count < 2:
-        return np.zeros(len(vectors), np.int64)
-    centroids = _k_means(points, count, check)
-    return in_order(np.argmax(likeness(vectors, centroids), axis=1))
+        return np.zeros(len(points), np.int64)
+    return in_order(np.argmax(points @ _k_means(points, count, check).T, axis=1))
 
 
 def centroids_of(vectors: npt.NDArray[np.floating], labels: Labels) -> Vectors:
@@ -182,17 +203,12 @@ def distinct(
 
 
 def _with_rare_voices(
-    vectors: npt.NDArray[np.floating],
-    points: Vectors,
-    found: Labels,
-    most: int,
-    evidence: VoiceEvidence,
-    check: Callable[[], None],
+    points: Vectors, found: Labels, most: int, evidence: VoiceEvidence, check: Callable[[], None]
 ) -> Labels:
     misses = 0
     for count in range(int(found.max()) + 2, most + 1):
-        labels = partition(vectors, points, count, check)
-        if _all_distinct(vectors, labels, evidence, grouped=False):
+        labels = partition(points, count, check)
+        if _all_distinct(points, labels, evidence, grouped=False):
             found, misses = labels, 0
         else:
             misses += 1
@@ -201,8 +217,8 @@ def _with_rare_voices(
     return found
 
 
-def _all_distinct(vectors: npt.NDArray[np.floating], labels: Labels, evidence: VoiceEvidence, *, grouped: bool) -> bool:
-    centroids = centroids_of(vectors, labels)
+def _all_distinct(points: Vectors, labels: Labels, evidence: VoiceEvidence, *, grouped: bool) -> bool:
+    centroids = centroids_of(points, labels)
     closeness = centroids @ centroids.T
     windows = np.bincount(labels)
     visits = _visits(labels, evidence.visit)
@@ -265,10 +281,10 @@ def _settled(points: Vectors, centroids: Vectors) -> Vectors:
     return centroids
 
 
-def _spread(vectors: npt.NDArray[np.floating], most: int) -> Vectors:
-    """At most that many windows, evenly over the recording."""
-    chosen = np.unique(np.linspace(0, len(vectors) - 1, min(most, len(vectors))).round().astype(np.int64))
-    return vectors[chosen].astype(np.float32)
+def _spread(vectors: npt.NDArray[np.floating], most: int) -> tuple[npt.NDArray[np.int64], Vectors]:
+    """At most that many windows, evenly over the recording, and their places."""
+    places = np.unique(np.linspace(0, len(vectors) - 1, min(most, len(vectors))).round().astype(np.int64))
+    return places, vectors[places].astype(np.float32)
 
 
 def _blocks(vectors: npt.NDArray[np.floating]) -> Iterator[Vectors]:

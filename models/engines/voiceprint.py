@@ -27,7 +27,7 @@ from models.speaker_linking import VoiceTurn, name_voices, recognise, speaker_tu
 from models.spool import SpoolAbandoned, SpoolReader, is_growing
 from streaming.audio import PcmEncoding, decode_pcm
 from streaming.audio_window import AudioWindow
-from streaming.clustering import MOST_SPEAKERS, Labels, Vectors, centroids_of, cluster_voices, likeness, steady
+from streaming.clustering import MOST_SPEAKERS, Labels, Vectors, centroids_of, find_voices, likeness, steady
 from streaming.decode import UndecodableAudio, decode
 from streaming.voice_activity import (
     SileroVoiceActivity,
@@ -47,7 +47,7 @@ SPEECH = TurnDetection(silence_duration=0.2, min_speech=0.1, max_speech=30.0, pr
 BANDS, FFT, FRAME = 40, 400, 160
 """Mel bands; samples of a frame of 25 ms, and from one to the next."""
 LEVEL = -30.0
-"""dBFS that quieter windows are raised to, as in the encoder's training; louder ones stay."""
+"""dBFS of every window. The encoder hears power and not decibels: loud and quiet speech would be two voices to it."""
 WINDOW, STEP = 120, 20
 """Frames of a window, and from one to the next."""
 SHORTEST, COARSE = 10, 10
@@ -107,7 +107,7 @@ def windows_of(samples: Samples) -> tuple[npt.NDArray[np.int64], list[Samples]]:
     for middle in (bounds[:-1] + bounds[1:]) / 2:
         first = int(np.clip(round(middle - length / 2), 0, len(mels) - length))
         mean = (energy[first + length] - energy[first]) / max(length * FRAME, 1)
-        gain = max(10 ** (LEVEL / 10) / mean, 1.0) if mean > 0 else 1.0
+        gain = 10 ** (LEVEL / 10) / mean if mean > 0 else 1.0
         heard.append(mels[first : first + length] * np.float32(gain))
     return (bounds[:-1] * FRAME).round().astype(np.int64), heard
 
@@ -279,8 +279,7 @@ def _speakers(
     if not len(vectors):
         return np.zeros(0, np.int64), np.zeros((0, DIMENSIONS), np.float32)
     usable = clear if clear.any() else np.ones_like(clear)
-    found = cluster_voices(vectors[usable], fewest=fewest, most=most, check=check)
-    centroids = centroids_of(vectors[usable], found)
+    centroids = find_voices(vectors[usable], fewest=fewest, most=most, check=check)
     similarities = likeness(vectors, centroids)
     labels = steady(similarities, SWITCH_COST)
     if len(np.unique(labels)) < len(centroids):
