@@ -1,0 +1,517 @@
+"""The outbox reaches its receivers: signed, at least once, and nobody waits for somebody else's receiver."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack
+from pathlib import Path
+
+import anyio
+import openai
+import pytest
+from anyio.abc import SocketStream
+from openai.types.webhooks import BatchCancelledWebhookEvent
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from media import webhook_outbox as outbox, webhook_store as store
+from media.database import Database, DatabaseError, Operation, P, T, Watch
+from media.database.opening import open_database, secret
+from media.jobs.events import HOOKS_TOPIC
+from media.settings import Settings, SettingsError
+from media.webhook_signing import new_secret
+from media.webhooks import Terms, WebhookDeliverer, retry_delay
+from tests.databases import rows
+from tests.media.webhook_receivers import (
+    OK,
+    PATIENCE,
+    Clocked,
+    all_in,
+    allowing,
+    clocked,
+    delivering,
+    end_job,
+    log,
+    opening_may_block,
+    receiving,
+    silence,
+    status,
+    steady,
+    tried,
+    until,
+)
+
+__all__ = ["clocked", "opening_may_block"]
+
+HOURS = 3600.0
+
+
+class Ailing:
+    """A database that is not there for some operations."""
+
+    def __init__(self, database: Database, fails: Callable[[object], bool]) -> None:
+        self.name = database.name
+        self._database = database
+        self._fails = fails
+
+    async def run(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._fails(operation):
+            raise DatabaseError("it is not there")
+        return await self._database.run(operation, *args, **kwargs)
+
+    def watch(self, *topics: str) -> AbstractContextManager[Watch]:
+        return self._database.watch(*topics)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+# ---------------------------------------------------------------------- what is sent
+
+
+async def test_a_delivery_is_what_both_verifiers_want(database: Database) -> None:
+    key = new_secret()
+    async with receiving() as receiver, delivering(database, allowing("127.0.0.1", secret=key)):
+        job = await end_job(database, receiver.url("/a;b/c?d=e&f#g"), kind="batch")
+        (got,) = await receiver.got(1)
+        (delivery,) = await until(database, all_in("delivered"))
+    assert (got.path, got.headers["content-type"]) == ("/a;b/c?d=e&f", "application/json")
+    assert Webhook(key).verify(got.body, got.headers)["data"] == {"id": job.id, "status": "cancelled"}
+    with openai.OpenAI(api_key="none", webhook_secret=key) as client:
+        client.webhooks.verify_signature(got.body, got.headers)
+        event = client.webhooks.unwrap(got.body, got.headers)
+    assert isinstance(event, BatchCancelledWebhookEvent)
+    assert (event.id, event.data.id) == (got.id, job.id)
+    assert (delivery.status, delivery.tries, delivery.error, delivery.event) == (200, 1, None, got.id)
+
+
+async def test_another_secret_does_not_verify(database: Database) -> None:
+    async with receiving() as receiver, delivering(database, allowing("127.0.0.1", secret=new_secret())):
+        await end_job(database, receiver.url())
+        (got,) = await receiver.got(1)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_secret()).verify(got.body, got.headers)
+
+
+async def test_without_a_setting_all_processes_sign_with_the_secret_that_one_of_them_made(database: Database) -> None:
+    async with receiving() as receiver:
+        for count in (1, 2):
+            async with delivering(database):
+                await end_job(database, receiver.url())
+                await receiver.got(count)
+    kept = await database.run(secret, "webhooks", "")
+    for got in receiver.received:
+        assert Webhook(kept).verify(got.body, got.headers)["id"] == got.id
+
+
+@pytest.mark.parametrize("unusable", ["whsec_", "whsec_abc", "a2V5", "whsec_not base64", "secret"])
+def test_a_secret_that_receivers_would_read_differently_is_refused(unusable: str) -> None:
+    with pytest.raises(SettingsError, match="SONOREEL_WEBHOOK_SECRET"):
+        WebhookDeliverer(None, Settings(webhook_secret=unusable))  # type: ignore[arg-type]
+
+
+async def test_endpoints_get_the_types_they_asked_for(database: Database) -> None:
+    async with receiving() as receiver, delivering(database):
+        for path, types in (("/images", ["image.*"]), ("/exact", ["video.cancelled"]), ("/all", []), ("/no", ["x.y"])):
+            await database.run(store.create_endpoint, "t", "", receiver.url(path), types, new_secret())
+        await database.run(store.create_endpoint, "other", "", receiver.url("/other"), [], new_secret())
+        for kind in ("image", "video"):
+            await end_job(database, kind=kind)
+        got = await receiver.got(4)
+        await until(database, all_in("delivered"))
+    assert sorted((each.path, json.loads(each.body)["type"]) for each in got) == [
+        ("/all", "image.cancelled"),
+        ("/all", "video.cancelled"),
+        ("/exact", "video.cancelled"),
+        ("/images", "image.cancelled"),
+    ]
+    assert len({each.id for each in got}) == 2  # an event's id is the same at every receiver
+
+
+async def test_both_secrets_sign_for_a_day_after_a_rotation(clocked: Clocked) -> None:
+    database, first, second = clocked.database, new_secret(), new_secret()
+    async with receiving() as receiver, delivering(database):
+        made = await database.run(store.create_endpoint, "t", "", receiver.url(), [], first)
+        await database.run(store.rotate, "t", made.id, second, keep_previous=True)
+        await end_job(database)
+        (both,) = await receiver.got(1)
+        await clocked.advance(24 * HOURS)
+        await end_job(database)
+        _, later = await receiver.got(2)
+    assert len(both.headers["webhook-signature"].split(" ")) == 2
+    for key in (first, second):
+        assert Webhook(key).verify(both.body, both.headers)["id"] == both.id
+    assert len(later.headers["webhook-signature"].split(" ")) == 1
+
+
+async def test_a_rotation_that_keeps_nothing_signs_with_the_new_secret_alone(database: Database) -> None:
+    first, second = new_secret(), new_secret()
+    async with receiving() as receiver, delivering(database):
+        made = await database.run(store.create_endpoint, "t", "", receiver.url(), [], first)
+        await database.run(store.rotate, "t", made.id, second, keep_previous=False)
+        await end_job(database)
+        (got,) = await receiver.got(1)
+    assert Webhook(second).verify(got.body, got.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(first).verify(got.body, got.headers)
+
+
+# ---------------------------------------------------------------------- when it is sent again
+
+
+def test_delays_triple_up_to_an_hour() -> None:
+    assert [retry_delay(tries, 0.5) for tries in (1, 2, 3, 4, 5, 6, 7, 8, 10_000)] == [
+        5, 15, 45, 135, 405, 1215, 3600, 3600, 3600,
+    ]  # fmt: skip
+    assert (retry_delay(1, 0.0), retry_delay(1, 1.0)) == (4.0, 6.0)
+
+
+async def test_a_failed_delivery_is_tried_again_on_the_databases_clock(clocked: Clocked) -> None:
+    database = clocked.database
+    async with receiving(status(500), status(503), status(204)) as receiver, delivering(database):
+        await end_job(database, receiver.url())
+        await receiver.got(1)
+        (first,) = await until(database, tried(1))
+        assert (first.state, first.status, first.error) == ("pending", 500, "the receiver answered 500")
+        assert first.next_at - clocked.now() == pytest.approx(5.0, abs=2.0)
+        await clocked.advance(first.next_at - clocked.now() - 2.0)
+        assert (await log(database))[0].tries == 1
+        await clocked.advance(2.5)
+        await receiver.got(2)
+        (second,) = await until(database, lambda found: found[0].status == 503)
+        assert second.next_at - clocked.now() == pytest.approx(15.0, abs=2.0)
+        await clocked.advance(15.5)
+        (last,) = await until(database, all_in("delivered"))
+    assert (last.tries, last.status, last.error) == (3, 204, None)
+    assert len({got.id for got in receiver.received}) == 1
+    stamps = [int(got.headers["webhook-timestamp"]) for got in receiver.received]
+    assert stamps[1] - stamps[0] >= 4  # each try is signed for its own time
+    assert stamps[2] - stamps[1] >= 14
+
+
+async def test_after_three_days_a_delivery_is_given_up(clocked: Clocked) -> None:
+    database = clocked.database
+    async with receiving(status(500)) as receiver, delivering(database):
+        await end_job(database, receiver.url())
+        await until(database, tried(1))
+        await clocked.advance(70 * HOURS)
+        (late,) = await until(database, tried(2))
+        assert late.state == "pending"
+        await clocked.advance(2 * HOURS)
+        (last,) = await until(database, all_in("failed"))
+        await clocked.advance(100 * HOURS)
+        await database.run(rows, "SELECT 1 AS one")
+    assert (last.tries, last.status) == (3, 500)
+    assert last.finished is not None
+    assert len(receiver.received) == 3
+
+
+async def test_gone_is_gone_at_once(database: Database) -> None:
+    async with receiving(status(410)) as receiver, delivering(database):
+        await end_job(database, receiver.url())
+        (delivery,) = await until(database, all_in("failed"))
+    assert (delivery.tries, delivery.status) == (1, 410)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_a_failure_and_not_followed(database: Database, code: int) -> None:
+    async with receiving() as elsewhere, receiving(status(code, f"location: {elsewhere.url()}")) as receiver:
+        async with delivering(database):
+            await end_job(database, receiver.url())
+            (delivery,) = await until(database, tried(1))
+    assert (delivery.state, delivery.status) == ("pending", code)
+    assert elsewhere.received == []
+
+
+async def test_a_receiver_that_never_answers_fails(database: Database) -> None:
+    async with receiving(silence) as receiver, delivering(database, terms=steady(seconds=0.2)):
+        await end_job(database, receiver.url())
+        (delivery,) = await until(database, tried(1))
+    assert (delivery.state, delivery.error) == ("pending", "no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("answer", [b"this is not HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000])
+async def test_what_is_no_answer_is_a_failure(database: Database, answer: bytes) -> None:
+    async with receiving(answer) as receiver, delivering(database, terms=steady(seconds=5.0)):
+        await end_job(database, receiver.url())
+        (delivery,) = await until(database, tried(1))
+    assert (delivery.state, delivery.status) == ("pending", None)
+
+
+async def test_nobody_listens(database: Database) -> None:
+    async with receiving() as receiver:
+        url = receiver.url()
+    async with delivering(database):
+        await end_job(database, url)
+        (delivery,) = await until(database, tried(1))
+    assert delivery.error is not None
+    assert "could not be reached" in delivery.error
+
+
+async def test_an_endless_answer_is_read_for_64_kb_only(database: Database) -> None:
+    sent = 0
+    cut = anyio.Event()
+
+    async def endless(client: SocketStream) -> None:
+        nonlocal sent
+        await client.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                await client.send(b"x" * 8192)
+                sent += 8192
+        finally:
+            cut.set()
+
+    async with receiving(endless) as receiver, delivering(database, terms=steady(seconds=PATIENCE)):
+        await end_job(database, receiver.url())
+        (delivery,) = await until(database, all_in("delivered"))
+        with anyio.fail_after(PATIENCE):
+            await cut.wait()
+    assert delivery.status == 200
+    assert sent < 20_000_000  # what the two sockets' buffers hold, besides
+
+
+async def test_a_status_counts_though_the_rest_of_the_answer_never_comes(database: Database) -> None:
+    async def half(client: SocketStream) -> None:
+        await client.send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 10\r\n\r\nhalf")
+        await anyio.sleep_forever()
+
+    async with receiving(half) as receiver, delivering(database, terms=steady(seconds=0.3)):
+        await end_job(database, receiver.url())
+        (delivery,) = await until(database, all_in("delivered"))
+    assert delivery.status == 202
+
+
+# ---------------------------------------------------------------------- where it may go
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0x7f000001", "2130706433"])
+async def test_inside_addresses_are_refused_when_connecting(database: Database, host: str) -> None:
+    async with receiving() as receiver, delivering(database, Settings(), Terms()):
+        await end_job(database, receiver.url(host=host))
+        (delivery,) = await until(database, tried(1))
+    assert delivery.error == f"{host.strip('[]')} is not a public address (SONOREEL_WEBHOOK_ALLOWED_HOSTS)"
+    assert receiver.received == []
+
+
+async def test_a_name_that_resolves_inside_is_refused(database: Database) -> None:
+    async with receiving() as receiver, delivering(database, allowing("allowed.test")):
+        await end_job(database, receiver.url(host="rebinds.test"))
+        (delivery,) = await until(database, tried(1))
+        await end_job(database, receiver.url(host="Allowed.test"))
+        (got,) = await receiver.got(1)
+    assert delivery.error is not None
+    assert "rebinds.test is not a public address" in delivery.error
+    assert got.headers["host"] == f"Allowed.test:{receiver.port}"
+
+
+async def test_a_url_that_was_never_checked_is_given_up(database: Database) -> None:
+    async with delivering(database):
+        await end_job(database, "gopher://[")
+        (delivery,) = await until(database, all_in("failed"))
+    assert delivery.tries == 1
+
+
+# ---------------------------------------------------------------------- who waits for whom
+
+
+async def test_a_slow_host_delays_only_its_own(database: Database) -> None:
+    many = 3 * outbox.WINDOW
+    hosts = allowing("slow.test", "quick.test", "slow.test.example")
+    async with receiving(silence) as slow, receiving() as quick:
+        for number in range(many):
+            await end_job(database, slow.url(f"/{number}", host="slow.test"))
+        async with delivering(database, hosts, steady(per_host=2, seconds=PATIENCE)):
+            await slow.got(2)
+            await end_job(database, quick.url(host="quick.test"))
+            await end_job(database, quick.url(host="slow.test.example"))
+            await quick.got(2)
+    assert slow.most_open == 2
+    assert len(slow.received) == 2
+    waiting = [delivery for delivery in await log(database) if "slow.test:" in delivery.url]
+    assert sum(delivery.tries for delivery in waiting) == 2  # the rest is not held by somebody who cannot send it
+
+
+async def test_everything_arrives_though_few_are_sent_at_once(database: Database) -> None:
+    async with receiving() as receiver:
+        for number in range(2 * outbox.WINDOW):
+            await end_job(database, receiver.url(f"/{number}"))
+        async with delivering(database, terms=steady(per_host=3)):
+            await receiver.got(2 * outbox.WINDOW)
+            await until(database, all_in("delivered"))
+    assert receiver.most_open <= 3
+    assert len(receiver.received) == len({got.path for got in receiver.received}) == 2 * outbox.WINDOW
+
+
+@pytest.fixture
+async def two(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[Database, Database]]:
+    """The same database as two processes have it."""
+    async with open_database(database_url, "", tmp_path) as one, open_database(database_url, "", tmp_path) as other:
+        yield one, other
+
+
+async def test_two_processes_deliver_once(two: tuple[Database, Database]) -> None:
+    async with receiving() as receiver, AsyncExitStack() as stack:
+        for database in two:
+            await stack.enter_async_context(delivering(database))
+        for _ in range(40):
+            await end_job(two[0], receiver.url())
+        await receiver.got(40)
+        delivered = await until(two[1], all_in("delivered"))
+    assert len(receiver.received) == len({got.id for got in receiver.received}) == 40
+    assert {delivery.tries for delivery in delivered} == {1}
+
+
+async def test_one_process_delivers_what_another_announces(two: tuple[Database, Database]) -> None:
+    async with receiving() as receiver, delivering(two[1]):
+        await database_is_idle(two[1])
+        await end_job(two[0], receiver.url())
+        await receiver.got(1)
+
+
+async def database_is_idle(database: Database) -> None:
+    """Whoever watched has looked."""
+    with database.watch(HOOKS_TOPIC) as watch:
+        await watch.changed()
+
+
+# ---------------------------------------------------------------------- crashes
+
+
+async def test_what_was_sent_but_not_written_down_is_sent_again(clocked: Clocked) -> None:
+    ailing = Ailing(clocked.database, lambda operation: operation is outbox.delivered)
+    async with receiving() as receiver:
+        async with delivering(ailing):
+            await end_job(clocked.database, receiver.url())
+            await receiver.got(1)
+        async with delivering(clocked.database):
+            await clocked.advance(outbox.HOLD_SECONDS - 5.0)
+            assert (await log(clocked.database))[0].state == "pending"
+            assert len(receiver.received) == 1
+            await clocked.advance(6.0)
+            first, second = await receiver.got(2)
+            (delivery,) = await until(clocked.database, all_in("delivered"))
+    assert (first.id, first.body) == (second.id, second.body)
+    assert delivery.tries == 2
+
+
+async def test_a_process_that_dies_while_it_sends_leaves_the_delivery_to_another(clocked: Clocked) -> None:
+    async with receiving(silence, OK) as receiver:
+        async with delivering(clocked.database):
+            await end_job(clocked.database, receiver.url())
+            await receiver.got(1)
+        async with delivering(clocked.database):
+            await clocked.advance(outbox.HOLD_SECONDS + 1.0)
+            first, second = await receiver.got(2)
+            await until(clocked.database, all_in("delivered"))
+    assert first.id == second.id
+
+
+async def test_whoever_was_overtaken_cannot_fail_a_delivery(clocked: Clocked) -> None:
+    database = clocked.database
+    await end_job(database, "http://receiver.test/")
+    (slow,) = (await database.run(outbox.claim, 1, 1, {})).due
+    await clocked.advance(outbox.HOLD_SECONDS + 1.0)
+    (fast,) = (await database.run(outbox.claim, 1, 1, {})).due
+    assert await database.run(outbox.failed, slow, None, "too late", None) is False
+    assert (await log(database))[0].state == "pending"
+    await database.run(outbox.delivered, fast, 200)
+    await database.run(outbox.failed, fast, None, "too late", 1.0)
+    assert (await log(database))[0].state == "delivered"
+
+
+async def test_a_database_that_goes_away_is_waited_for(database: Database) -> None:
+    failures = iter([True, True])
+    ailing = Ailing(database, lambda operation: operation is outbox.claim and next(failures, False))
+    async with receiving() as receiver, delivering(ailing):
+        await end_job(database, receiver.url())
+        await receiver.got(1)
+        await until(database, all_in("delivered"))
+    assert next(failures, None) is None
+
+
+# ---------------------------------------------------------------------- endpoints that change
+
+
+async def test_a_deleted_endpoint_gets_nothing_more(clocked: Clocked) -> None:
+    database = clocked.database
+    async with receiving(status(500)) as receiver, delivering(database):
+        made = await database.run(store.create_endpoint, "t", "", receiver.url(), [], new_secret())
+        await end_job(database)
+        await until(database, tried(1))
+        assert await database.run(store.delete_endpoint, "t", made.id)
+        assert await log(database) == []
+        await end_job(database)
+        await clocked.advance(HOURS)
+    assert len(receiver.received) == 1
+
+
+async def test_what_was_announced_while_its_endpoint_was_deleted_is_dropped(database: Database) -> None:
+    made = await database.run(store.create_endpoint, "t", "", "http://receiver.test/", [], new_secret())
+    await end_job(database)
+    await database.run(rows, "DELETE FROM webhook_endpoints WHERE id = $1", made.id)
+    assert await database.run(outbox.claim, 8, 8, {}) == outbox.Claim([], None)
+    assert await log(database) == []
+
+
+async def test_what_waits_goes_to_the_new_url(clocked: Clocked) -> None:
+    database = clocked.database
+    async with receiving(status(404)) as wrong, receiving() as right, delivering(database):
+        made = await database.run(store.create_endpoint, "t", "", wrong.url(), [], new_secret())
+        await end_job(database)
+        await until(database, tried(1))
+        await database.run(store.update_endpoint, "t", made.id, url=right.url())
+        await clocked.advance(6.0)
+        (got,) = await right.got(1)
+        await until(database, all_in("delivered"))
+    assert got.id == wrong.received[0].id
+
+
+async def test_a_replay_is_the_same_event_again(database: Database) -> None:
+    async with receiving() as receiver, delivering(database):
+        await end_job(database, receiver.url())
+        (done,) = await until(database, all_in("delivered"))
+        replayed = await database.run(store.replay, "t", done.id)
+        first, second = await receiver.got(2)
+        await until(database, all_in("delivered"))
+        assert await database.run(store.replay, "other", done.id) is None
+    assert replayed is not None
+    assert (replayed.event, replayed.job) == (done.event, done.job)
+    assert replayed.id != done.id
+    assert (first.id, first.body) == (second.id, second.body)
+
+
+async def test_a_replay_of_what_waits_is_tried_at_once(database: Database) -> None:
+    async with receiving(status(500), OK) as receiver, delivering(database):
+        await end_job(database, receiver.url())
+        (waiting,) = await until(database, tried(1))
+        replayed = await database.run(store.replay, "t", waiting.id)
+        (done,) = await until(database, all_in("delivered"))
+    assert replayed is not None
+    assert replayed.id == done.id == waiting.id
+    assert done.tries == 2
+
+
+async def test_a_replay_goes_where_its_endpoint_is_now(database: Database) -> None:
+    async with receiving() as before, receiving() as now, delivering(database):
+        made = await database.run(store.create_endpoint, "t", "", before.url(), [], new_secret())
+        await end_job(database)
+        (done,) = await until(database, all_in("delivered"))
+        await database.run(store.update_endpoint, "t", made.id, url=now.url())
+        await database.run(store.replay, "t", done.id)
+        await now.got(1)
+        await database.run(store.delete_endpoint, "t", made.id)
+        assert await database.run(store.replay, "t", done.id) is None
+
+
+async def test_the_log_is_kept_for_a_month(clocked: Clocked) -> None:
+    database = clocked.database
+    async with receiving() as receiver, delivering(database):
+        await end_job(database, receiver.url())
+        await until(database, all_in("delivered"))
+    await clocked.advance(outbox.KEEP_SECONDS - 60.0)
+    await database.run(outbox.forget_log)
+    assert len(await log(database)) == 1
+    await clocked.advance(120.0)
+    await database.run(outbox.forget_log)
+    assert await log(database) == []
