@@ -24,6 +24,8 @@ MAPPED = ("AutoencoderKL", "AutoencoderKLQwenImage")
 """Autoencoders whose latents are images of an eighth of the size, or so, as pipelines hold them."""
 SMALLEST = 1e-4
 RIDGE = 1e-4
+NOISE = 0.5
+"""Of latents, whose usual spread is 1."""
 
 
 class PreviewPace:
@@ -87,30 +89,51 @@ def fit_map(pipe: Any) -> Any:
     vae = pipe.vae
     if type(vae).__name__ not in MAPPED:
         return None
+    generator = torch.Generator().manual_seed(0)
     side = CELLS * pipe.vae_scale_factor
-    colours = torch.rand(1, 3, CELLS // 2, CELLS // 2, generator=torch.Generator().manual_seed(0))
-    picture = torch.nn.functional.interpolate(colours, size=(side, side), mode="bilinear")
-    pixels = (picture * 2 - 1).to(vae.device, vae.dtype)
+    colours = torch.rand(1, 3, CELLS // 2, CELLS // 2, generator=generator)
+    picture = torch.nn.functional.interpolate(colours, size=(side, side), mode="bilinear").to(vae.device, vae.dtype)
     with torch.no_grad():
-        if type(vae).__name__ == "AutoencoderKL":
-            latents = vae.encode(pixels).latent_dist.mode()
-            decoded = vae.decode(latents).sample
-            mean, deviation = vae.config.shift_factor or 0, 1 / vae.config.scaling_factor
-        else:  # of videos: one picture is a video of one frame
-            moving = vae.encode(pixels[:, :, None]).latent_dist.mode()
-            latents, decoded = moving[:, :, 0], vae.decode(moving).sample[:, :, 0]
-            mean, deviation = (
-                torch.tensor(values).to(latents).view(1, -1, 1, 1)
-                for values in (vae.config.latents_mean, vae.config.latents_std)
-            )
-    rows = ((latents - mean) / deviation).float().cpu().flatten(2)[0].T
-    shown = torch.nn.functional.adaptive_avg_pool2d(decoded.float().cpu() / 2 + 0.5, latents.shape[-2:])
+        latents = _encoded(vae, picture * 2 - 1)
+        # As latents are on their way: with noise, too.
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        latents = torch.cat([latents, latents + NOISE * noise])
+        decoded = _decoded(vae, latents).float().cpu() / 2 + 0.5
+    rows = latents.float().cpu().movedim(1, -1).flatten(0, -2)
+    shown = torch.nn.functional.adaptive_avg_pool2d(decoded, latents.shape[-2:]).movedim(1, -1).flatten(0, -2)
     if not rows.isfinite().all() or not shown.isfinite().all():
         return None
     known = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
     # A little ridge: channels may depend on each other.
     square = known.T @ known + RIDGE * torch.eye(known.shape[1])
-    return torch.linalg.solve(square, known.T @ shown.flatten(2)[0].T).to(vae.device)
+    return torch.linalg.solve(square, known.T @ shown).to(vae.device)
+
+
+def _encoded(vae: Any, pixels: Any) -> Any:
+    """Pictures in -1..1 as latents on the scale that pipelines hold them, without a time axis."""
+    if type(vae).__name__ == "AutoencoderKL":
+        latents = vae.encode(pixels).latent_dist.mode()
+    else:  # of videos: one picture is a video of one frame
+        latents = vae.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
+    mean, deviation = _scale(vae, latents)
+    return (latents - mean) / deviation
+
+
+def _decoded(vae: Any, latents: Any) -> Any:
+    mean, deviation = _scale(vae, latents)
+    latents = latents * deviation + mean
+    if type(vae).__name__ == "AutoencoderKL":
+        return vae.decode(latents).sample
+    return vae.decode(latents[:, :, None]).sample[:, :, 0]
+
+
+def _scale(vae: Any, latents: Any) -> tuple[Any, Any]:
+    if type(vae).__name__ == "AutoencoderKL":
+        return vae.config.shift_factor or 0.0, 1 / vae.config.scaling_factor
+    mean, deviation = (
+        latents.new_tensor(values).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, deviation
 
 
 def denoised(scheduler: Any, timestep: Any, before: Any, after: Any) -> Any:
