@@ -15,7 +15,7 @@ import anyio
 import asyncpg
 
 from media.database import DatabaseError, Notify, Operation, P, Rows, Statement, T, Watch
-from media.database.migrations import migrate
+from media.database.migrations import migrate, scripts
 from media.database.watching import Watches
 
 logger = logging.getLogger("sonoreel.database")
@@ -25,7 +25,14 @@ CONNECTIONS = 8
 ATTEMPTS = 5
 """Of a transaction that PostgreSQL gave up for another one's sake."""
 RECONNECT_SECONDS = 1.0
-UNREACHABLE = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+UNREACHABLE = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+"""The server is gone, going or coming, or has no room: nothing is wrong with the statement."""
 LONGEST_PAYLOAD = 7000
 """Characters; PostgreSQL takes 8000 bytes."""
 EVERYTHING = "*"
@@ -54,6 +61,7 @@ class PostgresDatabase:
         Raises: DatabaseError.
         """
         database = cls(url, listen_url)
+        await anyio.to_thread.run_sync(scripts, database.name)
         try:
             database._pool = await asyncpg.create_pool(
                 url,
@@ -63,7 +71,8 @@ class PostgresDatabase:
                 reset=_nothing_to_reset,
                 server_settings={"application_name": "sonoreel", "idle_in_transaction_session_timeout": "30000"},
             )
-            await database.run(_migrate_alone, database.name)
+            await anyio.to_thread.run_sync(scripts, database.name)
+            await database._migrate()
         except (*UNREACHABLE, asyncpg.PostgresError, ValueError) as error:
             raise DatabaseError(f"PostgreSQL cannot be used: {error or type(error).__name__}") from error
         return database
@@ -104,6 +113,13 @@ class PostgresDatabase:
     async def close(self) -> None:
         with anyio.CancelScope(shield=True):
             await self._pool.close()
+
+    async def _migrate(self) -> None:
+        try:
+            await self.run(_migrate_alone, self.name)
+        except BaseException:
+            self._pool.terminate()
+            raise
 
     def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
         if payload == EVERYTHING:

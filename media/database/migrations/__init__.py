@@ -12,9 +12,9 @@ SEPARATOR = ";\n"
 
 
 @cache
-def _scripts(dialect: str) -> dict[int, list[str]]:
-    """Statements by number; `0001_name.sql` is for both databases, `0001_name.postgresql.sql` for one."""
-    scripts: dict[int, list[str]] = {}
+def scripts(dialect: str) -> dict[int, list[str]]:
+    """Statements by number; `0001_name.sql` is for both databases, `0001_name.postgresql.sql` for one. Reads files once."""
+    found: dict[int, list[str]] = {}
     for path in sorted(FOLDER.glob("*.sql")):
         number, _, name = path.name.partition("_")
         kind = name.removesuffix(".sql").rpartition(".")[2]
@@ -22,8 +22,8 @@ def _scripts(dialect: str) -> dict[int, list[str]]:
             continue
         lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("--")]
         parts = "\n".join([*lines, ""]).split(SEPARATOR)
-        scripts.setdefault(int(number), []).extend(part for part in parts if part.strip())
-    return scripts
+        found.setdefault(int(number), []).extend(part for part in parts if part.strip())
+    return found
 
 
 def migrate(dialect: str) -> Operation[int]:
@@ -34,15 +34,15 @@ def migrate(dialect: str) -> Operation[int]:
     yield Statement("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY)")
     rows = yield Statement("SELECT version FROM schema_version ORDER BY version")
     applied = {int(row["version"]) for row in rows}
-    scripts = _scripts(dialect)
-    newest = max(scripts)
-    if unknown := applied - scripts.keys():
+    known = scripts(dialect)
+    newest = max(known)
+    if unknown := applied - known.keys():
         raise DatabaseError(
             f"the database is at version {max(unknown)}, this server knows {newest}: run the newer server, or restore "
             "a backup from before"
         )
-    for number in sorted(scripts.keys() - applied):
-        for sql in scripts[number]:
+    for number in sorted(known.keys() - applied):
+        for sql in known[number]:
             yield Statement(sql)
         yield Statement("INSERT INTO schema_version (version) VALUES ($1)", (number,))
     return newest
