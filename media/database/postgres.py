@@ -71,7 +71,6 @@ class PostgresDatabase:
                 reset=_nothing_to_reset,
                 server_settings={"application_name": "sonoreel", "idle_in_transaction_session_timeout": "30000"},
             )
-            await anyio.to_thread.run_sync(scripts, database.name)
             await database._migrate()
         except (*UNREACHABLE, asyncpg.PostgresError, ValueError) as error:
             raise DatabaseError(f"PostgreSQL cannot be used: {error or type(error).__name__}") from error

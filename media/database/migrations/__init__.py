@@ -13,7 +13,10 @@ SEPARATOR = ";\n"
 
 @cache
 def scripts(dialect: str) -> dict[int, list[str]]:
-    """Statements by number; `0001_name.sql` is for both databases, `0001_name.postgresql.sql` for one. Reads files once."""
+    """Statements by number; `0001_name.sql` is for both databases, `0001_name.postgresql.sql` for one.
+
+    Reads files when it is first asked.
+    """
     found: dict[int, list[str]] = {}
     for path in sorted(FOLDER.glob("*.sql")):
         number, _, name = path.name.partition("_")
