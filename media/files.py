@@ -78,6 +78,8 @@ async def fill_file(database: Database, blobs: BlobStore, reserved: File, source
     DatabaseError.
     """
     checksum = await checksum_of(source)
+    if reserved.state == "ready":
+        return reserved, reserved.checksum == checksum
     if reserved.checksum not in ("", checksum):
         message = "the bytes are not those whose checksum was announced: send them again"
         raise ApiError(400, "checksum_mismatch", message, param="checksum")
