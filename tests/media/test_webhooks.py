@@ -32,7 +32,6 @@ from tests.media.webhook_receivers import (
     delivering,
     end_job,
     log,
-    opening_may_block,
     receiving,
     silence,
     status,
@@ -41,7 +40,7 @@ from tests.media.webhook_receivers import (
     until,
 )
 
-__all__ = ["clocked", "opening_may_block"]
+__all__ = ["clocked"]
 
 HOURS = 3600.0
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
-from blockbuster import BlockBuster
 
 from media.database import Database, Notify, Operation, Statement
 from media.database.opening import open_database
@@ -206,12 +205,3 @@ async def clocked(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     clock.database = sqlite
     yield clock
     await sqlite.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def opening_may_block(blocking_guard: BlockBuster) -> None:
-    """What opens PostgreSQL looks for a password file, and for migrations, on the event loop."""
-    blocking_guard.functions["os.stat"].can_block_in("asyncpg/connect_utils.py", "_read_password_file")
-    for name in ("os.stat", "os.scandir", "os.listdir", "io.TextIOWrapper.read", "io.BufferedReader.read"):
-        if name in blocking_guard.functions:
-            blocking_guard.functions[name].can_block_in("media/database/migrations/__init__.py", "_scripts")
