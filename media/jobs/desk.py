@@ -12,12 +12,13 @@ import anyio
 import msgspec
 
 from media.blobs import BlobStore
+from media.errors import unwrap
 from media.fetch import Fetcher
 from media.jobs.states import Job, Usage
 from models.catalog import Card, Catalog
 from models.interfaces import EngineRequest, EngineResult
 from models.pool import Pool
-from models.run import Steps
+from models.run import Run, Steps
 
 LOOK_SECONDS = 0.1
 """Between two looks at how far an engine is."""
@@ -83,25 +84,28 @@ class Desk:
         self, card: Card, request: EngineRequest, on_steps: Callable[[Steps], Awaitable[None]]
     ) -> AsyncIterator[AsyncIterator[EngineResult]]:
         """The results of an engine. Whoever leaves early has waited until the engine has stopped."""
-        async with self.pool.lease(card, request=request) as lease, lease.run(request) as run:
-
-            async def look() -> None:
-                before: Steps | None = None
-                while True:
-                    if run.progress is not None and run.progress != before:
-                        before = run.progress
-                        await on_steps(before)
-                    await anyio.sleep(LOOK_SECONDS)
-
+        async with self.pool.lease(card, request=request) as lease:
+            run: Run | None = None
             try:
-                async with anyio.create_task_group() as beside:
-                    beside.start_soon(look)
+                async with lease.run(request) as run, anyio.create_task_group() as beside:
+                    beside.start_soon(_look, run, on_steps)
                     yield run
                     beside.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                raise unwrap(group) from None
             finally:
-                run.cancel()
-                with anyio.CancelScope(shield=True):
-                    await run.finished.wait()
+                if run is not None:  # an engine that does not stop is stopped by the pool, with its worker
+                    with anyio.CancelScope(shield=True):
+                        await run.finished.wait()
+
+
+async def _look(run: Run, on_steps: Callable[[Steps], Awaitable[None]]) -> None:
+    before: Steps | None = None
+    while True:
+        if run.progress is not None and run.progress != before:
+            before = run.progress
+            await on_steps(before)
+        await anyio.sleep(LOOK_SECONDS)
 
 
 def job_prefix(id: str) -> str:

@@ -195,8 +195,12 @@ class JobRunner:
         finally:
             del self._working[job.id]
             with anyio.CancelScope(shield=True):
-                kept = await self._settle(working, outcome, error)
-                await self._forget(job, keep=job.attempt if kept else None)
+                if outcome is None:
+                    await self._forget(job, keep=None)  # first: whoever is told of the end finds no files
+                    await self._settle(working, error)
+                else:
+                    kept = await self._succeed(job, outcome)
+                    await self._forget(job, keep=job.attempt if kept else None)
 
     async def _handle(self, working: _Working) -> Outcome:
         job = working.job
@@ -221,19 +225,20 @@ class JobRunner:
         self._shop.spools.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix="job-", dir=self._shop.spools))
 
-    async def _settle(self, working: _Working, outcome: Outcome | None, error: BaseException | None) -> bool:
-        """Write down how an attempt ended; returns whether its results count, or may."""
+    async def _succeed(self, job: Job, outcome: Outcome) -> bool:
+        """Write down what an attempt has made; returns whether it counts, or may."""
+        done = {"outputs": msgspec.to_builtins(outcome.outputs), "answer": outcome.answer}
+        return await self._insist(leases.finish, job, State.SUCCEEDED, result=done, usage=outcome.usage)
+
+    async def _settle(self, working: _Working, error: BaseException | None) -> None:
+        """Write down how an attempt ended that has made nothing."""
         job = working.job
-        if outcome is not None:
-            done = {"outputs": msgspec.to_builtins(outcome.outputs), "answer": outcome.answer}
-            return await self._insist(leases.finish, job, State.SUCCEEDED, result=done, usage=outcome.usage)
         if working.reason == "cancelled":
             await self._insist(leases.finish, job, State.CANCELLED, progress=working.progress)
         elif working.reason == "leaving":
             await self._insist(leases.release, job, 0.0, failed=False)
         elif error is not None:
             await self._fail(job, error, working.progress)
-        return False
 
     async def _fail(self, job: Job, error: BaseException, progress: dict[str, Any] | None) -> None:
         if not isinstance(error, EngineError):
