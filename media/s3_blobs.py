@@ -37,6 +37,8 @@ LONGEST_URL_SECONDS = 7 * 86_400.0
 # A body may take as long as its reader likes; only silence of the store ends it.
 CLIENT: ClientConfig = {"timeout": "1day", "read_timeout": "60s", "connect_timeout": "5s"}
 RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+MACHINE_ROLE = "/latest/api/token"
+"""Path of the service that an Amazon machine asks for credentials; the last resort of a client that was given none."""
 XML_MESSAGE = re.compile(r"<Code>([^<]*)</Code>(?:<Message>([^<]*)</Message>)?")
 
 
@@ -170,6 +172,8 @@ def _info(found: ObjectMeta) -> BlobInfo:
 def _reason(error: Exception) -> str:
     """What the store said, without the client's account of how it asked."""
     text = str(error)
+    if MACHINE_ROLE in text:
+        return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
     if said := XML_MESSAGE.search(text):
         return ": ".join(filter(None, said.groups()))
     return text.partition("\n\nDebug source")[0].strip()

@@ -59,6 +59,32 @@ async def test_a_writer_that_is_killed_leaves_no_blob_and_its_rest_is_cleared_aw
     assert not rest.exists()
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_what_is_put_is_flushed_before_it_has_its_name_and_the_name_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    done: list[str] = []
+    flush, rename = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(tmp_path).as_posix()
+        done.append("flush a file" if path.startswith(".incoming") else f"flush {path}")
+        flush(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        done.append("rename")
+        rename(source, target)
+
+    blobs = await opened(tmp_path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    for key in ("jobs/1/a", "jobs/1/b"):
+        await blobs.put(key, b"x", durable=durable)
+    first = ["flush a file", "rename", "flush jobs/1", "flush jobs", "flush ."]
+    second = ["flush a file", "rename", "flush jobs/1"]
+    assert done == (first + second if durable else ["rename", "rename"])
+
+
 async def test_empty_folders_go_with_their_last_blob(tmp_path: Path) -> None:
     blobs = await opened(tmp_path)
     await blobs.put("jobs/1/2/a", b"a")

@@ -17,6 +17,7 @@ from media.local_blobs import LocalBlobs
 from media.s3_blobs import LONGEST_URL_SECONDS, PART_BYTES, S3Blobs
 from media.settings import Settings
 from media.signed_urls import shared_signer
+from tests.media.blob_stores import KEYS
 
 pytest.importorskip("obstore")
 
@@ -115,6 +116,16 @@ async def test_nobody_listens(bucket: str, tmp_path: Path) -> None:
         await S3Blobs.connect(bucket, "", "http://127.0.0.1:9", tmp_path)
 
 
+async def test_nobody_has_credentials(
+    bucket: str, moto_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(BlobError, match="set AWS_ACCESS_KEY_ID"):
+        await S3Blobs.connect(bucket, "", moto_server, tmp_path)
+
+
 # ---------------------------------------------------------------------- which store a setting means
 
 
@@ -139,6 +150,7 @@ async def test_a_bucket_by_its_url(database: Database, bucket: str, moto_server:
         assert f"/{bucket}/a/b/one?" in await blobs.url("one", 60)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("url", ["s3:///prefix", "gs://bucket", "/some/path", "s3:/bucket"])
 async def test_what_is_no_blob_store(database: Database, tmp_path: Path, url: str) -> None:
     with pytest.raises(BlobError, match="s3://BUCKET/PREFIX"):
