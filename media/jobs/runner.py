@@ -199,7 +199,7 @@ class JobRunner:
                     await self._forget(job, keep=None)  # first: whoever is told of the end finds no files
                     await self._settle(working, error)
                 else:
-                    kept = await self._succeed(job, outcome)
+                    kept = await self._succeed(working, outcome)
                     await self._forget(job, keep=job.attempt if kept else None)
 
     async def _handle(self, working: _Working) -> Outcome:
@@ -225,10 +225,17 @@ class JobRunner:
         self._shop.spools.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix="job-", dir=self._shop.spools))
 
-    async def _succeed(self, job: Job, outcome: Outcome) -> bool:
+    async def _succeed(self, working: _Working, outcome: Outcome) -> bool:
         """Write down what an attempt has made; returns whether it counts, or may."""
         done = {"outputs": msgspec.to_builtins(outcome.outputs), "answer": outcome.answer}
-        return await self._insist(leases.finish, job, State.SUCCEEDED, result=done, usage=outcome.usage)
+        return await self._insist(
+            leases.finish,
+            working.job,
+            State.SUCCEEDED,
+            result=done,
+            progress=working.progress,
+            usage=outcome.usage,
+        )
 
     async def _settle(self, working: _Working, error: BaseException | None) -> None:
         """Write down how an attempt ended that has made nothing."""
