@@ -1,11 +1,12 @@
-"""Voices told apart: embeddings of short, overlapping windows of speech in, a speaker for each window out.
+"""Voices told apart: embeddings of short, overlapping windows of speech in, what each voice sounds like out.
 
 How many voices there are is proposed by the eigengap of a nearest-neighbour graph (NME-SC: Park, Han, Kumar and
 Narayanan, 2019), which looks at how windows group and not at how far groups are apart: two people on one telephone line
-are closer to each other (cosine 0.9) than one orator's quiet and loud half minute are (0.8). `VoiceEvidence` then takes
-back what too little speech speaks for, and adds voices too rare for the graph. Spherical k-means says who is who.
+are closer to each other (cosine 0.87) than two sentences of one orator are (0.83). `VoiceEvidence` then takes back what
+too little speech speaks for, and adds voices too rare for the graph. Spherical k-means says who is who.
 
-Graph and k-means see a bounded number of windows, spread over the whole recording; all else is linear in the windows.
+What is heard a second time to the last detail is left out, and graph and k-means see a bounded number of windows,
+spread over the whole recording.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHARED = 6
 REPEAT = 0.95
 """Cosine above which two windows that share no audio are one sound, played twice."""
 REPEAT_BLOCK = 512
-MOST_NODES = 1000
+MOST_NODES = 500
 """Windows in the graph."""
 NEIGHBOURS = (0.1, 0.15, 0.2)
 """Shares of all windows that one is connected to; the one with the clearest gap counts."""
@@ -59,10 +60,10 @@ class VoiceEvidence:
     settled: float = 0.85
     alternating: float = 0.9
     least: int = 8
-    enough: int = 25
+    enough: int = 30
     long: int = 50
     visits: int = 2
-    visit: int = 4
+    visit: int = 6
 
 
 def find_voices(
