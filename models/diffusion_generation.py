@@ -93,7 +93,6 @@ class Generation:
         self._request = request
         self._size: Size = request.width, request.height
         self._mode: Mode = "inpaint" if mask else "edit" if pictures else "generate"
-        # What an image is made from has its size; what it only refers to, has any.
         self._references = list(pictures)
         self._pictures = [covering(picture, self._size) for picture in pictures]
         self._mask = covering(mask, self._size) if mask else None
@@ -168,9 +167,7 @@ class Generation:
     def _denoise(self) -> None:
         weights = self._model.adapters.select(self._request.loras)
         tokens = max(1, self._size[0] * self._size[1] // PIXELS_PER_TOKEN)
-        together = max(1, self._model.batch_tokens // tokens)
-        if len(self._references) > 1:
-            together = 1  # pipelines take a list of images for one of each request of a batch, or for one request's
+        together = max(1, self._model.batch_tokens // tokens) if self._model.pipelines.batches else 1
         while self._finished < self._request.n:
             indices = range(self._finished, min(self._finished + together, self._request.n))
             self._batch(indices, weights)
@@ -210,6 +207,7 @@ class Generation:
     def _arguments(self, pipe: Any, group: Sequence[int], weights: Hashable) -> dict[str, Any]:
         request, call = self._request, self._model.call
         batch = len(group)
+        known = call_parameters(pipe)
         by_true_guidance = "QwenImage" in type(pipe).__name__
         words = Words(
             request.prompt,
@@ -226,7 +224,7 @@ class Generation:
             "generator": [self._torch.Generator().manual_seed((request.seed or 0) + index) for index in group],
             "callback_on_step_end": lambda pipe, step, time, tensors: self._stepped(pipe, step, time, tensors, group),
             "strength": request.strength,
-            **self._start(batch),
+            **self._start(known, batch),
             **call,
         }
         with self._torch.no_grad():
@@ -236,15 +234,14 @@ class Generation:
             embeddings = {"prompt": [words.prompt] * batch}
             if negative and words.guided:
                 embeddings["negative_prompt"] = [negative] * batch
-        known = call_parameters(pipe)
         return {name: value for name, value in (arguments | embeddings).items() if name in known and value is not None}
 
-    def _start(self, batch: int) -> dict[str, Any]:
-        if len(self._references) > 1:
-            return {"image": self._references}
-        pictures = self._pictures * batch
-        masks = [self._mask] * batch if self._mask else None
-        return {"image": pictures or None, "mask_image": masks}
+    def _start(self, known: frozenset[str], batch: int) -> dict[str, Any]:
+        if self._mask:
+            return {"image": self._pictures * batch, "mask_image": [self._mask] * batch}
+        # A pipeline that has no strength does not begin with the image: it looks at it, whatever its size.
+        pictures = self._pictures if "strength" in known else self._references
+        return {"image": (pictures * batch if len(pictures) == 1 else pictures) or None}
 
     def _stepped(
         self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any], group: Sequence[int]

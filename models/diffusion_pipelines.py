@@ -44,6 +44,8 @@ FEWEST_STEPS = 20
 """Of fewer steps each makes a difference."""
 OWN_CONTEXTS = ("FluxPipeline", "QwenImage")
 """Pipelines that keep what is cached with and without the prompt apart by themselves; the others run one of the two."""
+ONE_AT_A_TIME = ("QwenImageEdit", "QwenImageLayered", "Flux2")
+"""Pipelines that make one image a call, or take several images as several references to one."""
 
 
 class Pipelines:
@@ -88,6 +90,11 @@ class Pipelines:
         pipe.set_progress_bar_config(disable=True)
         pipe.scheduler = copy.deepcopy(self._scheduler)
         return pipe
+
+    @property
+    def batches(self) -> bool:
+        """Whether a call may make several images."""
+        return not type(self.base).__name__.startswith(ONE_AT_A_TIME)
 
     def save_memory(self, pipe: Any, rung: str) -> None:
         """Set a pipeline up for a rung. What has been taken off the device stays off: getting it back costs more."""

@@ -23,7 +23,7 @@ from models.diffusion_memory import MemoryLadder
 from models.diffusion_pipelines import Pipelines
 from models.diffusion_prompts import PromptCache
 from models.image_files import open_mask, open_picture
-from models.image_rules import settled
+from models.image_rules import fitted, settled
 from models.interfaces import ImagePreview, ImageRequest, ImageResult, OnStep
 from models.torch_runtime import import_torch, pick_device, pick_dtype, weights_directory, without_warnings
 
@@ -91,13 +91,20 @@ class DiffusionImageGenerator:
         yield from Generation(self.model, request, pictures, mask, on_step).results()
 
     def compile(self) -> None:
-        """Compile now, so that no request has to wait for it; without a working compiler all goes on without."""
+        """Compile now, so that no request has to wait for it; without a working compiler all goes on without.
+
+        Two sizes, for the second makes the compiler leave the size open. What fits neither, such as a LoRA, later runs
+        as it would have without.
+        """
         card, pipelines = self.model.card, self.model.pipelines
-        warm_up = ImageRequest(prompt="", seed=0, steps=min(2, card.max_steps))
+        width, height = card.default_size
         if not card.generates or not pipelines.compile():
             return
         try:
-            list(self.generate(warm_up, lambda done, total: None))
+            for size in (card.default_size, fitted((width * 3 // 4, height), card)):
+                warm_up = ImageRequest(prompt="", seed=0, steps=min(2, card.max_steps), width=size[0], height=size[1])
+                list(self.generate(warm_up, lambda done, total: None))
+            torch.compiler.set_stance("eager_on_recompile")
         except RuntimeError:  # what compilers raise is one
             logger.exception("the model runs without being compiled")
             pipelines.forget_compiled()

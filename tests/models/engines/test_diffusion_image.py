@@ -7,7 +7,8 @@ import importlib.util
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from PIL import Image
 
 from models.catalog import Card
-from models.diffusion_pipelines import THRESHOLDS
+from models.diffusion_memory import MemoryLadder
+from models.diffusion_pipelines import OFFLOADED, SINGLE, THRESHOLDS, TILED, WHOLE
 from models.errors import Cancelled, InvalidInput, OutOfMemory, WeightsMissing
 from models.interfaces import ImagePreview, ImageRequest, ImageResult, LoraWeights
 from models.torch_runtime import without_warnings
@@ -425,3 +427,69 @@ def test_when_nothing_helps_the_request_fails_and_the_next_may_not(
         paint(engine)
     assert script.calls == [(1, False), (1, True)]
     assert len(paint(engine)) == 1
+
+
+def test_the_last_resort_is_to_take_parts_off_the_device(
+    weights: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(card_of(weights("sd")))
+    engine.model = replace(engine.model, memory=MemoryLadder((WHOLE, SINGLE, TILED, OFFLOADED)))
+    offloaded: list[str] = []
+    base = diffusion_modules()[1].DiffusionPipeline
+    monkeypatch.setattr(base, "enable_model_cpu_offload", lambda pipe, device: offloaded.append(type(pipe).__name__))
+    script = OutOfMemoryAt(engine.model.pipelines.base, monkeypatch, times=2)
+    paint(engine)
+    assert script.calls == [(1, False), (1, True), (1, True)]
+    paint(engine)
+    paint(engine, image_paths=(noise_image(tmp_path / "image.png", (64, 64)),))
+    assert offloaded == ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"]  # once for each that runs
+
+
+# ---------------------------------------------------------------------- compiled
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[Any]:
+    torch = diffusion_modules()[0]
+    torch.compiler.reset()
+    yield torch.compiler
+    torch.compiler.set_stance("default")
+    torch.compiler.reset()
+
+
+def test_what_is_compiled_is_compiled_before_any_request(
+    weights: Callable[[str], Path], lora: Callable[[str, int], Path], fresh_compiler: Any
+) -> None:
+    compiled = 0
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return graph
+
+    engine = engine_of(card_of(weights("sd")))
+    (plain,) = paint(engine)
+    compile_with(engine, backend)
+    assert compiled > 0
+    known = compiled
+    assert difference(plain, *paint(engine)) <= 1
+    style = LoraWeights(str(lora("sd", 1)))
+    for fields in ({"width": 96}, {"loras": (style,)}, {"n": 2}):
+        paint(engine, **fields)
+    assert compiled == known
+
+
+def test_without_a_compiler_it_runs_as_before(weights: Callable[[str], Path], fresh_compiler: Any) -> None:
+    def backend(graph: Any, inputs: Any) -> Any:
+        raise OSError("there is no C++ compiler")
+
+    engine = engine_of(card_of(weights("sd")))
+    (plain,) = paint(engine)
+    compile_with(engine, backend)
+    assert paint(engine)[0].data == plain.data
+
+
+def compile_with(engine: Any, backend: Any) -> None:
+    denoiser = engine.model.pipelines.denoiser
+    denoiser.compile_repeated_blocks = functools.partial(denoiser.compile_repeated_blocks, backend=backend)
+    engine.compile()
