@@ -35,15 +35,16 @@ from media.api import (
     voices,
     webhook_endpoints,
 )
-from media.background import background
+from media.background import DEFAULT_POOL, background
 from media.blob_opening import open_blobs
 from media.database.opening import open_database
 from media.errors import TABLE, ApiError, handle_error
+from media.jobs import identity
 from media.openapi import document
 from media.requests import RequestMiddleware
 from media.services import Services
 from media.settings import Settings
-from media.spool_folders import sweep_spools
+from media.spool_folders import prepare_spools
 from media.voice_activity import VoiceActivityLane
 from models.catalog import AUTO, Catalog, Task
 from models.errors import EngineError
@@ -72,18 +73,20 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        lane = VoiceActivityLane(await anyio.to_thread.run_sync(_prepare, settings))
+        services.spools = await anyio.to_thread.run_sync(prepare_spools, settings.data_dir)
+        me = await anyio.to_thread.run_sync(identity.runner, DEFAULT_POOL, settings.job_slots)
+        lane = VoiceActivityLane(await anyio.to_thread.run_sync(_prepare))
         pool = Pool(services.catalog, memory_budget_mb=memory_budget)
         async with (
             open_database(settings.database_url, settings.database_listen_url, settings.data_dir) as database,
-            open_blobs(settings, database) as blob_store,
+            open_blobs(settings, database, services.spools) as blob_store,
             pool,
             anyio.create_task_group() as tasks,
         ):
             services.start(pool, database, blob_store, lane)
             tasks.start_soon(lane.run)
             tasks.start_soon(_warm, services)
-            for work in background(services):
+            for work in background(services, me):
                 tasks.start_soon(work)
             yield
             tasks.cancel_scope.cancel()
@@ -122,10 +125,8 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
     return app
 
 
-def _prepare(settings: Settings) -> SileroVoiceActivity:
-    """What has to be done with the disk before anything can be served."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    sweep_spools(settings.data_dir)
+def _prepare() -> SileroVoiceActivity:
+    """What else has to be read from the disk before anything can be served."""
     mimetypes.init()  # reads the machine's table, at the first file served if not now
     return SileroVoiceActivity()
 

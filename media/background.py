@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from media.fetch import Fetcher, Limits
-from media.files import sweep_files
-from media.jobs import identity
+from media.files import sweep_files, sweep_orphans
 from media.jobs.handlers import HANDLERS
 from media.jobs.housekeeping import Janitor
+from media.jobs.leases import Runner
 from media.jobs.runner import JobRunner, Terms, Workshop
 from media.services import Services
 from media.uploads import MEGABYTE
@@ -19,18 +19,19 @@ from media.webhooks import WebhookDeliverer
 DEFAULT_POOL = "default"
 
 
-def background(services: Services) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
-    """Every task of an API process, each to be run until cancelled."""
+def background(services: Services, me: Runner) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """Every task of an API process, each to be run until cancelled; `me` is who works on jobs in it."""
     settings = services.settings
     if settings.run_jobs:
-        yield job_runner(services, DEFAULT_POOL, settings.job_slots).run
+        yield job_runner(services, me).run
     yield WebhookDeliverer(services.database, settings).run
     janitor = Janitor(services.database, services.blobs, settings.job_history)
-    janitor.also(functools.partial(sweep_files, services.database, services.blobs))
+    stores = services.database, services.blobs
+    janitor.also(functools.partial(sweep_files, *stores), functools.partial(sweep_orphans, *stores))
     yield janitor.run
 
 
-def job_runner(services: Services, pool: str, slots: int) -> JobRunner:
+def job_runner(services: Services, me: Runner) -> JobRunner:
     """A runner in this process, which leases what the process's own pool has."""
     settings = services.settings
     workshop = Workshop(
@@ -45,4 +46,4 @@ def job_runner(services: Services, pool: str, slots: int) -> JobRunner:
         spools=services.spools,
     )
     terms = Terms(settings.job_lease_seconds, settings.max_running_jobs)
-    return JobRunner(identity.runner(pool, slots), workshop, terms, services.drain)
+    return JobRunner(me, workshop, terms, services.drain)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-import anyio
+from pathlib import Path
 
 from media.blobs import BlobError, BlobStore
 from media.database import Database
 from media.local_blobs import LocalBlobs
 from media.settings import Settings
 from media.signed_urls import shared_signer
-from media.spool_folders import spool_folder
 
 S3 = "s3://"
 DIRECTORY = "blobs"
 
 
 @asynccontextmanager
-async def open_blobs(settings: Settings, database: Database) -> AsyncIterator[BlobStore]:
-    """The store while the context lasts. All processes that share the database sign and accept the same URLs.
+async def open_blobs(settings: Settings, database: Database, spools: Path) -> AsyncIterator[BlobStore]:
+    """The store while the context lasts; copies of blobs from elsewhere lie in `spools`.
+
+    All processes that share the database sign and accept the same URLs.
 
     Raises: BlobError when it cannot be used. What a bucket allows is only known once a small blob was put there and
     taken away.
@@ -35,5 +35,4 @@ async def open_blobs(settings: Settings, database: Database) -> AsyncIterator[Bl
         from media.s3_blobs import S3Blobs
     except ImportError as error:
         raise BlobError("S3 needs obstore: pip install 'sonoreel[s3]'") from error
-    scratch = await anyio.to_thread.run_sync(spool_folder, settings.data_dir)
-    yield await S3Blobs.connect(bucket, prefix.strip("/"), settings.blob_endpoint, scratch)
+    yield await S3Blobs.connect(bucket, prefix.strip("/"), settings.blob_endpoint, spools)

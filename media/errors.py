@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import logging
 from typing import NamedTuple
 
 import msgspec
@@ -10,8 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from media.blobs import BlobError, BlobMissing
+from media.database import DatabaseError
 from models import errors as engine
 from streaming.decode import UndecodableAudio
+
+logger = logging.getLogger("sonoreel")
 
 
 class ApiError(Exception):
@@ -56,9 +61,18 @@ TABLE: dict[type[Exception], Meaning] = {
     engine.EngineFailed: Meaning(500, "server_error", "engine_failed", 1011, True),
     engine.Cancelled: Meaning(503, "service_unavailable_error", "cancelled", 1012, True),
     engine.EngineError: Meaning(500, "server_error", "engine_failed", 1011, True),
+    BlobMissing: Meaning(404, "invalid_request_error", "blob_not_found", 1008, False),
+    BlobError: Meaning(503, "service_unavailable_error", "storage_unavailable", 1013, True),
+    DatabaseError: Meaning(503, "service_unavailable_error", "storage_unavailable", 1013, True),
     UndecodableAudio: Meaning(400, "invalid_request_error", "unsupported_format", 1008, False),
     Exception: Meaning(500, "server_error", "internal_error", 1011, True),
 }
+
+STORAGE = {
+    "blob_not_found": "the file is not there any more",
+    "storage_unavailable": "the server's storage cannot be reached now: try again later",
+}
+"""What a client is told of storage; where it is and what is wrong with it stays in the log."""
 
 HTTP_CODES = {
     400: "invalid_request",
@@ -114,6 +128,8 @@ def describe(error: BaseException) -> ErrorDetail:
         return ErrorDetail(error.message, found.kind, error.field, error.code or found.code)
     if isinstance(error, UndecodableAudio):
         return ErrorDetail(str(error), found.kind, "file", found.code)
+    if isinstance(error, BlobError | DatabaseError):
+        return ErrorDetail(STORAGE[found.code], found.kind, None, found.code)
     return ErrorDetail("the server failed on this request; its log has the details", found.kind, None, found.code)
 
 
@@ -158,4 +174,6 @@ def error_response(error: BaseException) -> Response:
 
 async def handle_error(request: Request, error: Exception) -> Response:
     """Starlette's exception handler for everything in the table."""
+    if isinstance(error, BlobError | DatabaseError) and not isinstance(error, BlobMissing):
+        logger.error("storage failed: %s", error)
     return error_response(error)

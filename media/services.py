@@ -16,7 +16,6 @@ from media.drain import Drain
 from media.live import LiveListening, LiveSpeech
 from media.metrics import Metrics
 from media.settings import Settings
-from media.spool_folders import spool_folder
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card, Catalog, Task
 from models.pool import Pool
@@ -36,6 +35,8 @@ class Services:
     ready: bool = False
     starting_error: str = ""
     live_sessions: int = 0
+    spools: Path = Path()
+    """The folder for this process's files that live as long as a request or an attempt."""
     _pool: Pool | None = None
     _voice_activity: VoiceActivityLane | None = None
     _database: Database | None = None
@@ -46,11 +47,6 @@ class Services:
     ) -> None:
         self._pool, self._database, self._blobs = pool, database, blobs
         self._voice_activity = voice_activity
-
-    @property
-    def spools(self) -> Path:
-        """The folder for this process's files that live as long as a request or an attempt."""
-        return spool_folder(self.settings.data_dir)
 
     @property
     def database(self) -> Database:

@@ -10,7 +10,6 @@ import logging
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-import anyio
 import msgspec
 from msgspec import Meta, Struct
 from starlette.requests import Request
@@ -202,7 +201,7 @@ async def _create(request: Request) -> Response:
     services, tenant = services_of(request), tenant_of(request)
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         return await _announce(request, new_file(await read_fields(request), tenant, None))
-    async with receiving(request, *await _room(services)) as form:
+    async with receiving(request, *_room(services)) as form:
         await form.read(request)
         if (sent := form.files.get("file")) is None:
             return await _announce(request, new_file(form.fields, tenant, None))
@@ -212,7 +211,7 @@ async def _create(request: Request) -> Response:
 
 async def _upload(request: Request) -> Response:
     services = services_of(request)
-    async with receiving(request, *await _room(services)) as form:
+    async with receiving(request, *_room(services)) as form:
         await form.read(request)
         if (sent := form.files.get("file")) is None:
             message = "file is missing: send it as a multipart form field named file"
@@ -240,15 +239,14 @@ async def _put_bytes(request: Request) -> Response:
     reserved = await services.database.run(find_reserved, id)
     if reserved is None:
         raise unknown_file(id)
-    async with received_body(request, *await _room(services)) as path:
+    async with received_body(request, *_room(services)) as path:
         file, same = await fill_file(services.database, services.blobs, reserved, path)
     return _answer(file) if same else _already_here(file)
 
 
-async def _room(services: Services) -> tuple[Path, int]:
+def _room(services: Services) -> tuple[Path, int]:
     """Where uploads lie while they arrive, and how large a file may be, in bytes."""
-    spools = await anyio.to_thread.run_sync(lambda: services.spools)  # asks the machine who this process is
-    return spools, services.settings.max_upload_mb * MEGABYTE
+    return services.spools, services.settings.max_upload_mb * MEGABYTE
 
 
 def _already_here(file: File) -> Response:

@@ -22,7 +22,7 @@ BATCH = 500
 INTERVAL_SECONDS = 30.0
 ORPHAN_SECONDS = 3600.0
 """Files younger than this may belong to a job that is just being submitted, or to an attempt that goes on."""
-SWEEP_EVERY = 20
+SWEEP_EVERY = 240
 """Rounds between two looks at every file there is."""
 
 
@@ -90,11 +90,13 @@ class Janitor:
         self._blobs = blobs
         self._history = history
         self._interval = interval
-        self._others: list[Callable[[], Awaitable[object]]] = []
+        self._often: list[Callable[[], Awaitable[object]]] = []
+        self._rarely: list[Callable[[], Awaitable[object]]] = []
 
-    def also(self, clean: Callable[[], Awaitable[object]]) -> None:
-        """Something else to clean in every round."""
-        self._others.append(clean)
+    def also(self, often: Callable[[], Awaitable[object]], rarely: Callable[[], Awaitable[object]]) -> None:
+        """Something else to clean in every round, and something that is looked for as rarely as orphans are."""
+        self._often.append(often)
+        self._rarely.append(rarely)
 
     async def run(self) -> None:
         """Clean up until cancelled."""
@@ -113,7 +115,7 @@ class Janitor:
         """One round: files first, so that no file outlives its row unseen."""
         await self._database.run(expire_waiting)
         await self._database.run(forget_runners)
-        for clean in self._others:
+        for clean in self._often:
             await clean()
         gone = [*await self._database.run(outlived), *await self._database.run(beyond, self._history)]
         for id in gone:
@@ -132,6 +134,8 @@ class Janitor:
                 await self._sweep(waiting)
                 waiting = []
         await self._sweep(waiting)
+        for clean in self._rarely:
+            await clean()
 
     async def _sweep(self, keys: list[str]) -> None:
         known = await self._database.run(attempts_that_count, sorted({key.split("/")[1] for key in keys}))

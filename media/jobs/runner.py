@@ -334,13 +334,15 @@ class JobRunner:
     async def _reap(self) -> None:
         while True:
             neighbours = await self._attempt(self._database.run, leases.workers_of_host, self._me.host)
-            dead = [
-                id for id, process in (neighbours or {}).items() if self._me.host and not identity.is_alive(process)
-            ]
+            dead = await anyio.to_thread.run_sync(self._dead, neighbours or {})
             count = await self._attempt(self._database.run, leases.reap, tuple(dead))
             if count:
                 logger.warning("%d jobs were taken from runners that died", count)
             await anyio.sleep(self._terms.lease_seconds / 4)
+
+    def _dead(self, neighbours: dict[str, str]) -> list[str]:
+        """Runners of this host whose processes are gone. Reads /proc."""
+        return [id for id, process in neighbours.items() if self._me.host and not identity.is_alive(process)]
 
     async def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Ask the database; None while it cannot be reached."""

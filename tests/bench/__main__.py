@@ -19,6 +19,7 @@ from tests.bench import (
     first_audio,
     frames,
     ingest,
+    ledger,
     long_recordings,
     loop_lag,
     process_line,
@@ -41,6 +42,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "frames": frames.measure,
     "ingest": ingest.measure,
     "uploads": uploads.measure,
+    "ledger": ledger.measure,
     "whisper": whisper.measure,
     "long_recordings": long_recordings.measure,
 }

@@ -131,7 +131,10 @@ async def test_nobody_has_credentials(
 
 async def test_a_directory_by_default_with_a_key_that_all_processes_share(database: Database, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    async with open_blobs(settings, database) as one, open_blobs(settings, database) as other:
+    async with (
+        open_blobs(settings, database, settings.data_dir) as one,
+        open_blobs(settings, database, settings.data_dir) as other,
+    ):
         assert isinstance(one, LocalBlobs)
         assert isinstance(other, LocalBlobs)
         await one.put("a", b"abc")
@@ -144,7 +147,7 @@ async def test_a_directory_by_default_with_a_key_that_all_processes_share(databa
 
 async def test_a_bucket_by_its_url(database: Database, bucket: str, moto_server: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, blob_url=f"s3://{bucket}/a/b/", blob_endpoint=moto_server)
-    async with open_blobs(settings, database) as blobs:
+    async with open_blobs(settings, database, settings.data_dir) as blobs:
         await blobs.put("one", b"abc")
         assert [(info.key, info.bytes) async for info in blobs.list("")] == [("one", 3)]
         assert f"/{bucket}/a/b/one?" in await blobs.url("one", 60)
@@ -154,5 +157,5 @@ async def test_a_bucket_by_its_url(database: Database, bucket: str, moto_server:
 @pytest.mark.parametrize("url", ["s3:///prefix", "gs://bucket", "/some/path", "s3:/bucket"])
 async def test_what_is_no_blob_store(database: Database, tmp_path: Path, url: str) -> None:
     with pytest.raises(BlobError, match="s3://BUCKET/PREFIX"):
-        async with open_blobs(Settings(data_dir=tmp_path, blob_url=url), database):
+        async with open_blobs(Settings(data_dir=tmp_path, blob_url=url), database, tmp_path):
             pytest.fail("it was opened")
