@@ -23,7 +23,7 @@ from media.services import Services
 from media.settings import Settings
 from media.webhook_urls import check_webhook_url
 from models.catalog import Catalog
-from tests.media.webhook_receivers import all_in, delivering, end_job, receiving, status, tried, until
+from tests.media.webhook_receivers import all_in, delivering, end_job, failed_once, receiving, status, until
 
 URL = "https://receiver.example/hook"
 KEYS = ("alice", "bob")
@@ -336,7 +336,7 @@ async def test_deleting_an_endpoint_drops_what_waits_for_it(alice: httpx.AsyncCl
     async with receiving(status(500)) as receiver, delivering(database):
         endpoint = await made(alice, url=receiver.url())
         await end_job(database, tenant=tenant("alice"))
-        await until(database, tried(1), tenant("alice"))
+        await until(database, failed_once, tenant("alice"))
         assert (await alice.delete(f"/webhook_endpoints/{endpoint['id']}")).json()["deleted"] is True
     assert (await alice.get("/webhook_deliveries")).json()["data"] == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import anyio
 import openai
 import pytest
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream
 from openai.types.webhooks import BatchCancelledWebhookEvent
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -28,15 +29,16 @@ from tests.media.webhook_receivers import (
     Clocked,
     all_in,
     allowing,
+    certificate,
     clocked,
     delivering,
     end_job,
+    failed_once,
     log,
     receiving,
     silence,
     status,
     steady,
-    tried,
     until,
 )
 
@@ -170,7 +172,7 @@ async def test_a_failed_delivery_is_tried_again_on_the_databases_clock(clocked: 
     async with receiving(status(500), status(503), status(204)) as receiver, delivering(database):
         await end_job(database, receiver.url())
         await receiver.got(1)
-        (first,) = await until(database, tried(1))
+        (first,) = await until(database, failed_once)
         assert (first.state, first.status, first.error) == ("pending", 500, "the receiver answered 500")
         assert first.next_at - clocked.now() == pytest.approx(5.0, abs=2.0)
         await clocked.advance(first.next_at - clocked.now() - 2.0)
@@ -190,17 +192,17 @@ async def test_a_failed_delivery_is_tried_again_on_the_databases_clock(clocked: 
 
 async def test_after_three_days_a_delivery_is_given_up(clocked: Clocked) -> None:
     database = clocked.database
-    async with receiving(status(500)) as receiver, delivering(database):
+    async with receiving(status(500), status(501), status(502)) as receiver, delivering(database):
         await end_job(database, receiver.url())
-        await until(database, tried(1))
+        await until(database, failed_once)
         await clocked.advance(70 * HOURS)
-        (late,) = await until(database, tried(2))
+        (late,) = await until(database, lambda found: found[0].status == 501)
         assert late.state == "pending"
         await clocked.advance(2 * HOURS)
         (last,) = await until(database, all_in("failed"))
         await clocked.advance(100 * HOURS)
         await database.run(rows, "SELECT 1 AS one")
-    assert (last.tries, last.status) == (3, 500)
+    assert (last.tries, last.status) == (3, 502)
     assert last.finished is not None
     assert len(receiver.received) == 3
 
@@ -217,7 +219,7 @@ async def test_a_redirect_is_a_failure_and_not_followed(database: Database, code
     async with receiving() as elsewhere, receiving(status(code, f"location: {elsewhere.url()}")) as receiver:
         async with delivering(database):
             await end_job(database, receiver.url())
-            (delivery,) = await until(database, tried(1))
+            (delivery,) = await until(database, failed_once)
     assert (delivery.state, delivery.status) == ("pending", code)
     assert elsewhere.received == []
 
@@ -225,15 +227,35 @@ async def test_a_redirect_is_a_failure_and_not_followed(database: Database, code
 async def test_a_receiver_that_never_answers_fails(database: Database) -> None:
     async with receiving(silence) as receiver, delivering(database, terms=steady(seconds=0.2)):
         await end_job(database, receiver.url())
-        (delivery,) = await until(database, tried(1))
+        (delivery,) = await until(database, failed_once)
     assert (delivery.state, delivery.error) == ("pending", "no answer within 0.2 s")
+
+
+async def test_a_name_server_that_does_not_answer_is_not_waited_for(database: Database) -> None:
+    answered = threading.Event()
+
+    def resolve(host: str, port: int) -> list[str]:
+        if host == "silent.test":
+            answered.wait(PATIENCE)
+        return ["127.0.0.1"]
+
+    terms = Terms(seconds=0.3, resolve=resolve)
+    try:
+        async with receiving() as receiver, delivering(database, allowing("silent.test", "127.0.0.1"), terms):
+            await end_job(database, receiver.url(host="silent.test"))
+            (delivery,) = await until(database, failed_once)
+            await end_job(database, receiver.url())
+            await receiver.got(1)
+    finally:
+        answered.set()
+    assert delivery.error == "no answer within 0.3 s"
 
 
 @pytest.mark.parametrize("answer", [b"this is not HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000])
 async def test_what_is_no_answer_is_a_failure(database: Database, answer: bytes) -> None:
     async with receiving(answer) as receiver, delivering(database, terms=steady(seconds=5.0)):
         await end_job(database, receiver.url())
-        (delivery,) = await until(database, tried(1))
+        (delivery,) = await until(database, failed_once)
     assert (delivery.state, delivery.status) == ("pending", None)
 
 
@@ -242,7 +264,7 @@ async def test_nobody_listens(database: Database) -> None:
         url = receiver.url()
     async with delivering(database):
         await end_job(database, url)
-        (delivery,) = await until(database, tried(1))
+        (delivery,) = await until(database, failed_once)
     assert delivery.error is not None
     assert "could not be reached" in delivery.error
 
@@ -251,7 +273,7 @@ async def test_an_endless_answer_is_read_for_64_kb_only(database: Database) -> N
     sent = 0
     cut = anyio.Event()
 
-    async def endless(client: SocketStream) -> None:
+    async def endless(client: ByteStream) -> None:
         nonlocal sent
         await client.send(b"HTTP/1.1 200 OK\r\n\r\n")
         try:
@@ -271,7 +293,7 @@ async def test_an_endless_answer_is_read_for_64_kb_only(database: Database) -> N
 
 
 async def test_a_status_counts_though_the_rest_of_the_answer_never_comes(database: Database) -> None:
-    async def half(client: SocketStream) -> None:
+    async def half(client: ByteStream) -> None:
         await client.send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 10\r\n\r\nhalf")
         await anyio.sleep_forever()
 
@@ -288,7 +310,7 @@ async def test_a_status_counts_though_the_rest_of_the_answer_never_comes(databas
 async def test_inside_addresses_are_refused_when_connecting(database: Database, host: str) -> None:
     async with receiving() as receiver, delivering(database, Settings(), Terms()):
         await end_job(database, receiver.url(host=host))
-        (delivery,) = await until(database, tried(1))
+        (delivery,) = await until(database, failed_once)
     assert delivery.error == f"{host.strip('[]')} is not a public address (SONOREEL_WEBHOOK_ALLOWED_HOSTS)"
     assert receiver.received == []
 
@@ -296,7 +318,7 @@ async def test_inside_addresses_are_refused_when_connecting(database: Database, 
 async def test_a_name_that_resolves_inside_is_refused(database: Database) -> None:
     async with receiving() as receiver, delivering(database, allowing("allowed.test")):
         await end_job(database, receiver.url(host="rebinds.test"))
-        (delivery,) = await until(database, tried(1))
+        (delivery,) = await until(database, failed_once)
         await end_job(database, receiver.url(host="Allowed.test"))
         (got,) = await receiver.got(1)
     assert delivery.error is not None
@@ -309,6 +331,23 @@ async def test_a_url_that_was_never_checked_is_given_up(database: Database) -> N
         await end_job(database, "gopher://[")
         (delivery,) = await until(database, all_in("failed"))
     assert delivery.tries == 1
+
+
+async def test_a_certificate_is_for_the_name_and_not_the_address(database: Database, tmp_path: Path) -> None:
+    server, trusted = certificate("secure.test", tmp_path)
+    hosts = allowing("secure.test", "impostor.test")
+    async with receiving(tls=server) as receiver:
+        async with delivering(database, hosts, steady(tls=trusted)):
+            await end_job(database, receiver.url(host="secure.test"))
+            await until(database, all_in("delivered"))
+            await end_job(database, receiver.url(host="impostor.test"))
+            _, impostor = await until(database, lambda found: found[-1].error is not None)
+        async with delivering(database, hosts):
+            await end_job(database, receiver.url(host="secure.test"))
+            *_, unknown = await until(database, lambda found: found[-1].error is not None)
+    assert "Hostname mismatch" in str(impostor.error)
+    assert "certificate verify failed" in str(unknown.error)
+    assert len(receiver.received) == 1
 
 
 # ---------------------------------------------------------------------- who waits for whom
@@ -437,7 +476,7 @@ async def test_a_deleted_endpoint_gets_nothing_more(clocked: Clocked) -> None:
     async with receiving(status(500)) as receiver, delivering(database):
         made = await database.run(store.create_endpoint, "t", "", receiver.url(), [], new_secret())
         await end_job(database)
-        await until(database, tried(1))
+        await until(database, failed_once)
         assert await database.run(store.delete_endpoint, "t", made.id)
         assert await log(database) == []
         await end_job(database)
@@ -458,7 +497,7 @@ async def test_what_waits_goes_to_the_new_url(clocked: Clocked) -> None:
     async with receiving(status(404)) as wrong, receiving() as right, delivering(database):
         made = await database.run(store.create_endpoint, "t", "", wrong.url(), [], new_secret())
         await end_job(database)
-        await until(database, tried(1))
+        await until(database, failed_once)
         await database.run(store.update_endpoint, "t", made.id, url=right.url())
         await clocked.advance(6.0)
         (got,) = await right.got(1)
@@ -483,7 +522,7 @@ async def test_a_replay_is_the_same_event_again(database: Database) -> None:
 async def test_a_replay_of_what_waits_is_tried_at_once(database: Database) -> None:
     async with receiving(status(500), OK) as receiver, delivering(database):
         await end_job(database, receiver.url())
-        (waiting,) = await until(database, tried(1))
+        (waiting,) = await until(database, failed_once)
         replayed = await database.run(store.replay, "t", waiting.id)
         (done,) = await until(database, all_in("delivered"))
     assert replayed is not None

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSListener
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from media.database import Database, Notify, Operation, Statement
 from media.database.opening import open_database
@@ -45,7 +53,7 @@ class Received:
         return self.headers["webhook-id"]
 
 
-Answer = bytes | Callable[[SocketStream], Awaitable[None]]
+Answer = bytes | Callable[[ByteStream], Awaitable[None]]
 
 
 @dataclass
@@ -54,13 +62,14 @@ class Receiver:
 
     port: int
     answers: list[Answer]
+    scheme: str = "http"
     received: list[Received] = field(default_factory=list)
     open: int = 0
     most_open: int = 0
     _news: anyio.Event = field(default_factory=anyio.Event)
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
+        return f"{self.scheme}://{host}:{self.port}{path}"
 
     async def got(self, count: int) -> list[Received]:
         """Wait for that many requests."""
@@ -69,19 +78,19 @@ class Receiver:
                 await self._news.wait()
         return self.received
 
-    async def serve(self, client: SocketStream) -> None:
+    async def serve(self, client: ByteStream) -> None:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
             async with client:
                 while True:
                     await self._take(client)
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError):
             pass
         finally:
             self.open -= 1
 
-    async def _take(self, client: SocketStream) -> None:
+    async def _take(self, client: ByteStream) -> None:
         data = b""
         while b"\r\n\r\n" not in data:
             data += await client.receive()
@@ -101,17 +110,43 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(*answers: Answer) -> AsyncIterator[Receiver]:
+async def receiving(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     """A receiver while the context lasts; it answers 200 unless told otherwise."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        receiver = Receiver(listener.extra(SocketAttribute.local_port), [*answers] or [OK])  # noqa: S610 - not Django's
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as sockets:
+        port = sockets.extra(SocketAttribute.local_port)  # noqa: S610 - not Django's
+        receiver = Receiver(port, [*answers] or [OK], "https" if tls else "http")
+        listener = TLSListener(sockets, tls, standard_compatible=False) if tls else sockets
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve, receiver.serve)
             yield receiver
             tasks.cancel_scope.cancel()
 
 
-async def silence(client: SocketStream) -> None:
+def certificate(host: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server of that name identifies itself with, and what trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / f"{host}.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + signed.public_bytes(Encoding.PEM))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(path)
+    return server, ssl.create_default_context(cadata=signed.public_bytes(Encoding.PEM).decode())
+
+
+async def silence(client: ByteStream) -> None:
     """No answer, ever."""
     await anyio.sleep_forever()
 
@@ -164,9 +199,9 @@ def all_in(state: str) -> Callable[[list[Delivery]], bool]:
     return lambda found: bool(found) and all(delivery.state == state for delivery in found)
 
 
-def tried(times: int) -> Callable[[list[Delivery]], bool]:
-    """The only delivery has been tried so often, and the outcome was written down."""
-    return lambda found: found[0].tries == times and found[0].error is not None
+def failed_once(found: list[Delivery]) -> bool:
+    """The only delivery has been tried once, and the failure was written down."""
+    return found[0].tries == 1 and found[0].error is not None
 
 
 @dataclass
