@@ -25,41 +25,79 @@ class Keyring extends EventTarget {
 
 export const keyring = new Keyring();
 
-/** What went wrong (`message`) and what the person can do about it (`wayOut`). */
+/** What went wrong (`message`), what the person can do about it (`wayOut`), and the HTTP status, 0 without an answer. */
 export class Problem extends Error {
-  constructor(message, wayOut = "") {
+  constructor(message, wayOut = "", status = 0) {
     super(message);
     this.wayOut = wayOut;
+    this.status = status;
+  }
+
+  /** Whether the same request may do better in a while, without anybody doing anything. */
+  get passing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
   }
 }
 
 function keyProblem(message) {
   keyring.ask();
-  return new Problem(message || "This server wants an API key.", "Enter one at the top of the page.");
+  return new Problem(message || "This server wants an API key.", "Enter one at the top of the page.", 401);
 }
 
-/** GET a JSON resource. Throws Problem. */
-export async function getJson(path, parameters = {}) {
+export function unreachable() {
+  return new Problem("The server cannot be reached.", "Check that it is running, then try again.");
+}
+
+/** Send a request and return the Response of a success. `options` are those of fetch. Throws Problem, or AbortError. */
+export async function request(path, { parameters = {}, headers = {}, ...options } = {}) {
   const address = new URL(path, document.baseURI);
   address.search = new URLSearchParams(parameters);
-  const headers = keyring.key ? { Authorization: `Bearer ${keyring.key}` } : {};
+  const authorization = keyring.key ? { Authorization: `Bearer ${keyring.key}` } : {};
   let response;
   try {
-    response = await fetch(address, { headers });
-  } catch {
-    throw new Problem("The server cannot be reached.", "Check that it is running, then try again.");
+    response = await fetch(address, { ...options, headers: { ...headers, ...authorization } });
+  } catch (error) {
+    // What fetch throws for a network that fails; an abort is somebody's wish.
+    if (error instanceof TypeError) throw unreachable();
+    throw error;
   }
+  if (response.ok) return response;
   const body = await response.json().catch(() => null);
-  if (response.ok && body) return body;
   const message = body?.error?.message ?? "";
   if (response.status === 401) throw keyProblem(message);
-  throw new Problem(message || `The server answered ${response.status}.`, wayOutOfStatus(response.status));
+  const { status } = response;
+  throw new Problem(message || `The server answered ${status}.`, wayOutOfStatus(status), status);
+}
+
+/** Send a request that JSON answers. */
+export async function requestJson(path, options = {}) {
+  const response = await request(path, options);
+  const body = await response.json().catch(() => null);
+  // A proxy's page, or a connection that broke in the middle of the body.
+  if (!body) throw new Problem("The server's answer was not whole.", "Try again.");
+  return body;
+}
+
+/** GET a JSON resource. */
+export function getJson(path, parameters = {}) {
+  return requestJson(path, { parameters });
 }
 
 function wayOutOfStatus(status) {
   if (status === 429 || status === 503) return "Try again in a few seconds.";
   if (status === 403) return "Open the studio at the server's own address.";
   return status >= 500 ? "The server's log has the details." : "";
+}
+
+/**
+ * The address of a result. Those this server signs are reached where the page was: a signature covers neither host nor
+ * the path a proxy adds in front, and the page's content security policy allows no other origin.
+ */
+export function resultAddress(url) {
+  const address = new URL(url, document.baseURI);
+  const at = address.pathname.indexOf("/v1/blobs/");
+  if (at < 0 || !address.searchParams.has("signature")) return address;
+  return new URL(address.pathname.slice(at + 1) + address.search, document.baseURI);
 }
 
 /** Open a WebSocket to `path` on this page's server. */

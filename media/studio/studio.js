@@ -1,16 +1,20 @@
-/** The studio page: wires the two panels, the API key and the list of models together. */
+/** The studio page: wires the panels, the API key and the list of models together. */
 
 import { getJson, keyring } from "./connection.js";
+import { ImagesPanel } from "./images.js";
+import { JobsPanel } from "./jobs.js";
 import { ListenPanel } from "./listen.js";
 import { SpeakPanel } from "./speak.js";
 
 const $ = (id) => document.getElementById(id);
 
 /** The server's models, and which of them the panels were last told they use. */
-const models = { all: [], listening: "auto", speaking: "auto" };
+const models = { all: [], listening: "auto", speaking: "auto", drawing: "auto" };
 
 new ListenPanel({ onModel: (id) => use("listening", id) });
 const speak = new SpeakPanel({ onModel: (id) => use("speaking", id), onProblem: showProblem });
+const jobs = new JobsPanel({ nameOf });
+const images = new ImagesPanel({ onModel: (id) => use("drawing", id), onJob: () => jobs.refresh() });
 
 function use(task, id) {
   models[task] = id;
@@ -22,18 +26,28 @@ function label(model) {
   return model.embedded ? `${name} (embedded)` : name;
 }
 
-/** How to call the model of a task. `auto` gets its name when there is only one it can be. */
-function nameInUse(id, type) {
-  const candidates = models.all.filter((model) => model.type === type);
-  const model = models.all.find((each) => each.id === id) ?? (candidates.length === 1 ? candidates[0] : null);
+/** How to call a model; its id when the server knows it no more. */
+function nameOf(id) {
+  const model = models.all.find((each) => each.id === id);
   return model ? label(model) : id;
+}
+
+/** How to call the model of a task. `auto` gets its name when there is only one it can be. */
+function nameInUse(id, candidates) {
+  return id === "auto" && candidates.length === 1 ? label(candidates[0]) : nameOf(id);
+}
+
+function ofType(type) {
+  return models.all.filter((model) => model.type === type);
 }
 
 function showModelsInUse() {
   if (models.all.length === 0) return;
-  const listening = nameInUse(models.listening, "transcribe");
-  const speaking = nameInUse(models.speaking, "audio");
-  $("models-in-use").textContent = `Listening with ${listening}. Speaking with ${speaking}.`;
+  const listening = nameInUse(models.listening, ofType("transcribe"));
+  const speaking = nameInUse(models.speaking, ofType("audio"));
+  const painters = models.all.filter((model) => model.task === "image" && model.available);
+  const drawing = painters.length > 0 ? ` Drawing with ${nameInUse(models.drawing, painters)}.` : "";
+  $("models-in-use").textContent = `Listening with ${listening}. Speaking with ${speaking}.${drawing}`;
   $("embedded-note").hidden = !models.all.some((model) => model.embedded);
 }
 
@@ -53,8 +67,12 @@ async function load() {
     showProblem(problem);
     return;
   }
-  speak.offerModels(models.all.filter((model) => model.type === "audio").map((model) => ({ id: model.id, label: label(model) })));
+  speak.offerModels(ofType("audio").map((model) => ({ id: model.id, label: label(model) })));
+  const painters = models.all.filter((model) => model.task === "image");
+  images.offerModels(painters.map((model) => ({ ...model, label: label(model) })));
   showModelsInUse();
+  jobs.start();
+  images.resume();
   await speak.loadVoices();
   document.documentElement.dataset.ready = "true";
 }

@@ -6,108 +6,22 @@ The browser is Chromium with a fake microphone that plays a file; the file is th
 from __future__ import annotations
 
 import re
-import shutil
 import wave
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
 import soxr
-from playwright.async_api import Page, Playwright, Route, ViewportSize, async_playwright, expect
+from playwright.async_api import Route, ViewportSize, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.journeys.browser import Server, needs_browser, studio
+
 SPOKEN_TO_MICROPHONE = "she sells books about the history of music"
 LONG_TEXT = "This sentence is spoken until somebody stops it, and nobody should hear the end of it. " * 8
 SPEECH_RATE, MICROPHONE_RATE = 24_000, 48_000
 
-# What the page did not catch, and what its content security policy blocked, is kept for the test to read.
-WATCH = """
-window.trouble = [];
-addEventListener("securitypolicyviolation", (event) => trouble.push(`CSP blocked ${event.blockedURI}`));
-addEventListener("error", (event) => trouble.push(String(event.message)));
-addEventListener("unhandledrejection", (event) => trouble.push(String(event.reason)));
-"""
-
-pytestmark = [
-    pytest.mark.journey,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: apt-get install chromium"),
-]
-
-
-class Server(Protocol):
-    url: str
-
-
-@dataclass
-class Visit:
-    """A page on the studio, and everything it did that it should not have."""
-
-    page: Page
-    origin: str
-    console: list[str] = field(default_factory=list)
-    expected: list[str] = field(default_factory=list)
-    addresses: list[str] = field(default_factory=list)
-
-    def watch(self) -> None:
-        self.page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
-        self.page.on("request", lambda request: self.addresses.append(request.url))
-        self.page.on("websocket", lambda socket: self.addresses.append(socket.url))
-
-    async def assert_well_behaved(self) -> None:
-        complaints = [line for line in self.console if line.startswith(("error", "warning"))]
-        assert [line for line in complaints if not any(part in line for part in self.expected)] == []
-        assert await self.page.evaluate("window.trouble") == []
-        strangers = [address for address in self.addresses if urlsplit(address).netloc != self.origin]
-        assert strangers == []
-
-
-def browser_flags(microphone: Path | None) -> list[str]:
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-    ]
-    if microphone is not None:
-        flags.append(f"--use-file-for-fake-audio-capture={microphone.resolve()}%noloop")
-    return flags
-
-
-async def open_studio(playwright: Playwright, url: str, microphone: Path | None, **context: Any) -> Visit:
-    browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=browser_flags(microphone))
-    page = await (await browser.new_context(permissions=["microphone"], **context)).new_page()
-    visit = Visit(page, urlsplit(url).netloc)
-    visit.watch()
-    await page.add_init_script(WATCH)
-    response = await page.goto(f"{url}/")
-    assert response is not None
-    assert "default-src 'self'" in response.headers["content-security-policy"]
-    await expect(page.locator("html")).to_have_attribute("data-ready", "true")
-    return visit
-
-
-@asynccontextmanager
-async def studio(server: Server, microphone: Path | None = None, **context: Any) -> AsyncIterator[Visit]:
-    """Visit the studio, then hold the visit to good behaviour. `context` are Playwright's options."""
-    async with async_playwright() as playwright:
-        visit = await open_studio(playwright, server.url, microphone, **context)
-        try:
-            yield visit
-            await visit.assert_well_behaved()
-        finally:
-            browser = visit.page.context.browser
-            assert browser is not None
-            await browser.close()
+pytestmark = [pytest.mark.journey, needs_browser]
 
 
 async def record_microphone(server: Server, path: Path) -> None:
