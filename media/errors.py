@@ -68,6 +68,8 @@ TABLE: dict[type[Exception], Meaning] = {
     Exception: Meaning(500, "server_error", "internal_error", 1011, True),
 }
 
+REFUSED_CONTENT = "content_policy_violation"
+"""A safety checker's refusal, for which Together's clients expect 422."""
 STORAGE = {
     "blob_not_found": "the file is not there any more",
     "storage_unavailable": "the server's storage cannot be reached now: try again later",
@@ -114,6 +116,8 @@ def meaning(error: BaseException) -> Meaning:
     for base in type(error).__mro__:
         if base in TABLE:
             found = TABLE[base]
+            if getattr(error, "code", None) == REFUSED_CONTENT:
+                return found._replace(status=422)
             return found._replace(code=error.code) if isinstance(error, UndecodableAudio) else found
     return TABLE[Exception]
 

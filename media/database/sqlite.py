@@ -15,10 +15,11 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,23 @@ LOOK_SECONDS = 0.01
 """Between two looks for commits of other processes."""
 BUSY_SECONDS = 30.0
 """How long a transaction waits for another process's."""
+UNUSABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What is wrong with the file or its disk, and not with a statement."""
 
 
 def wall_clock() -> float:
-    """Unix seconds."""
-    return datetime.now(UTC).timestamp()
+    """Unix seconds of the machine, which all processes that can share the file have in common."""
+    return time.clock_gettime(time.CLOCK_REALTIME)
 
 
 class SqliteDatabase:
@@ -69,6 +82,9 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             await database.close()
             raise DatabaseError(f"the database {path} cannot be opened: {error}") from error
+        except BaseException:
+            await database.close()
+            raise
         return database
 
     async def run(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -76,15 +92,19 @@ class SqliteDatabase:
         done: Future[tuple[T, list[str]]] = Future()
 
         def transact() -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # asyncio itself cancelled the caller, whom a shield does not protect
             try:
                 result = self._transact(operation(*args, **kwargs))
             except BaseException as error:  # noqa: BLE001 - it is the caller's, in another thread
-                done.set_exception(error)
+                done.set_exception(self._named(error))
             else:
                 done.set_result(result)
 
         if self._closed:
             raise DatabaseError("the database is closed")
+        # The shield leaves no other place to stop at for who does nothing but ask.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         self._work.put(transact)
         with anyio.CancelScope(shield=True):
             value, topics = await _result(done)
@@ -92,7 +112,9 @@ class SqliteDatabase:
         return value
 
     def watch(self, *topics: str) -> AbstractContextManager[Watch]:
-        self._watched.set()
+        if not self._watched.is_set():
+            self._watched.set()
+            self._work.put(_nothing)  # so that a thread that waits for work only looks around as well
         return self._watches.watch(*topics)
 
     async def close(self) -> None:
@@ -123,11 +145,15 @@ class SqliteDatabase:
             opened.set_result(None)
 
     def _serve(self) -> None:
+        look_at = 0.0
         while True:
-            try:
-                work = self._work.get(timeout=LOOK_SECONDS if self._watched.is_set() else None)
-            except queue.Empty:
+            watched = self._watched.is_set()
+            if watched and time.monotonic() >= look_at:  # however busy it is
                 self._look()
+                look_at = time.monotonic() + LOOK_SECONDS
+            try:
+                work = self._work.get(timeout=max(look_at - time.monotonic(), 0.0) if watched else None)
+            except queue.Empty:
                 continue
             if work is None:
                 with suppress(AttributeError):  # it never opened
@@ -136,7 +162,10 @@ class SqliteDatabase:
             work()
 
     def _look(self) -> None:
-        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:  # whoever asks for something is told; this thread has to go on
+            return
         if version != self._version:
             self._version = version
             with suppress(RuntimeError):  # the loop is closing
@@ -170,9 +199,20 @@ class SqliteDatabase:
                 connection.execute("ROLLBACK")
             raise
 
+    def _named(self, error: BaseException) -> BaseException:
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in UNUSABLE:
+            named = DatabaseError(f"the database {self._path} cannot be used: {error}")
+            named.__cause__ = error
+            return named
+        return error
+
     def _execute(self, statement: Statement) -> Rows:
         values: dict[str, Any] = {str(place): value for place, value in enumerate(statement.args, 1)}
         return [dict(row) for row in self._connection.execute(statement.sql, values)]
+
+
+def _nothing() -> None:
+    """Work that is none."""
 
 
 async def _result(future: Future[T]) -> T:

@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.databases import database_url, postgres_server
 from tests.journeys.painting import WORKER, events, painter, processes, submit, until
 from tests.journeys.server_process import ServerProcess, running_server
 
+__all__ = ["database_url", "postgres_server"]
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(90)]
 
 
@@ -318,6 +320,39 @@ def test_a_zombie_is_refused(tmp_path: Path, client: httpx.Client) -> None:
         assert {file.parent.name for file in files(servers[0], job["id"])} == {"2"}
         if opened.is_alive():
             os.close(os.open(gate, os.O_RDONLY | os.O_NONBLOCK))
+
+
+SKEW = """
+import datetime, time
+real, now = datetime.datetime, time.time
+class Skewed(real):
+    @classmethod
+    def now(cls, tz=None):
+        return real.now(tz) + datetime.timedelta(hours=1)
+datetime.datetime = Skewed
+time.time = lambda: now() + 3600
+"""
+
+
+async def test_a_clock_that_is_an_hour_ahead_changes_nothing(
+    tmp_path: Path, client: httpx.Client, database_url: str
+) -> None:
+    settings = painter(tmp_path) | {"SONOREEL_JOB_LEASE_SECONDS": "2", "SONOREEL_DATABASE_URL": database_url}
+    gate, skew = tmp_path / "gate", tmp_path / "skew"
+    os.mkfifo(gate)
+    skew.mkdir()
+    (skew / "sitecustomize.py").write_text(SKEW)
+    with processes(tmp_path / "data", settings, servers=1, workers=1) as (servers, workers):
+        url = servers[0].url
+        held = submit(client, url, f"wait {gate}")
+        next(each for _, each in events(client, url, held["id"]) if each["progress"])
+        workers.append(ServerProcess(tmp_path / "data", settings | {"PYTHONPATH": str(skew)}, WORKER))
+        # The first worker's second slot may take some of them; so many are not done without the other.
+        ids = [submit(client, url, "brush", steps=20)["id"] for _ in range(12)]
+        assert {until(client, url, id, "succeeded", "failed")["attempt"] for id in ids} == {1}
+        with gate.open("w"):
+            pass
+        assert until(client, url, held["id"], "succeeded", "failed")["attempt"] == 1
 
 
 def test_two_servers_one_ledger(tmp_path: Path, client: httpx.Client) -> None:
