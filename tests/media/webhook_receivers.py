@@ -206,24 +206,20 @@ def failed_once(found: list[Delivery]) -> bool:
 
 @dataclass
 class Clocked:
-    """A database and its clock."""
+    """A database, and its clock, which stands still unless it is moved."""
 
     database: Database
-    ahead: float = 0.0
-
-    def now(self) -> float:
-        return wall_clock() + self.ahead
+    now: float = field(default_factory=wall_clock)
 
     async def advance(self, seconds: float) -> None:
         """Move the clock, and have everybody look who delivers."""
-        self.ahead += seconds
-        await self.database.run(_set_clock, self.ahead if self.database.name == "postgresql" else None)
+        self.now += seconds
+        await self.database.run(_set_clock, self.now if self.database.name == "postgresql" else None)
 
 
-def _set_clock(ahead: float | None) -> Operation[None]:
-    if ahead is not None:
-        moved = f"(extract(epoch FROM clock_timestamp()) + {ahead})::double precision"
-        yield Statement(f"{AT} 'SELECT {moved}'")
+def _set_clock(now: float | None) -> Operation[None]:
+    if now is not None:
+        yield Statement(f"{AT} 'SELECT {now!r}::double precision'")
     yield Notify(HOOKS_TOPIC)
 
 
@@ -233,10 +229,11 @@ async def clocked(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     if request.param == "postgresql":
         async with fresh_postgres(request.getfixturevalue("postgres_server")) as url:
             async with open_database(url, "", tmp_path) as database:
-                yield Clocked(database)
+                clock = Clocked(database)
+                await clock.advance(0.0)
+                yield clock
         return
     clock = Clocked(None)  # type: ignore[arg-type]
-    sqlite = await SqliteDatabase.connect(tmp_path / "clocked.db", clock.now)
-    clock.database = sqlite
+    clock.database = await SqliteDatabase.connect(tmp_path / "clocked.db", lambda: clock.now)
     yield clock
-    await sqlite.close()
+    await clock.database.close()
