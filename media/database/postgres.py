@@ -33,6 +33,12 @@ UNREACHABLE = (
     asyncpg.InsufficientResourcesError,
 )
 """The server is gone, going or coming, or has no room: nothing is wrong with the statement."""
+SESSION = {
+    "idle_in_transaction_session_timeout": "30000",
+    # A plan made while the queue was empty reads all of the table, and would be kept when 10,000 jobs are in it.
+    "plan_cache_mode": "force_custom_plan",
+}
+"""For sessions of our own: pgbouncer refuses who sets these, and what is not prepared is planned anew anyway."""
 LONGEST_PAYLOAD = 7000
 """Characters; PostgreSQL takes 8000 bytes."""
 EVERYTHING = "*"
@@ -69,7 +75,7 @@ class PostgresDatabase:
                 max_size=CONNECTIONS,
                 statement_cache_size=100 if database._prepares else 0,
                 reset=_nothing_to_reset,
-                server_settings={"application_name": "sonoreel", "idle_in_transaction_session_timeout": "30000"},
+                server_settings={"application_name": "sonoreel"} | (SESSION if database._prepares else {}),
             )
             await database._migrate()
         except (*UNREACHABLE, asyncpg.PostgresError, ValueError) as error:
@@ -156,7 +162,9 @@ class PostgresDatabase:
 
     async def _execute(self, connection: Any, statement: Statement) -> Rows:
         sql = statement.sql.replace("/*SKIP LOCKED*/", "FOR UPDATE SKIP LOCKED")
-        return [dict(row) for row in await connection.fetch(sql, *statement.args)]
+        # There is no NUL in PostgreSQL's text: what is looked for with one is not there, as in SQLite.
+        args = (arg.replace("\0", "\ufffd") if isinstance(arg, str) else arg for arg in statement.args)
+        return [dict(row) for row in await connection.fetch(sql, *args)]
 
 
 def _migrate_alone(dialect: str) -> Operation[int]:

@@ -16,7 +16,6 @@ import queue
 import sqlite3
 import threading
 import time
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
