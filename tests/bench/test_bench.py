@@ -123,6 +123,9 @@ def test_json_holds_machine_figures_and_every_number() -> None:
 
 def test_every_measurement_has_a_name_that_can_be_asked_for() -> None:
     assert set(MEASUREMENTS) == {
+        "diarization",
+        "images",
+        "ledger",
         "first_audio", "cancellation", "process_line", "loop_lag", "finals", "encoding", "stalled_client", "frames",
         "ingest", "uploads", "whisper", "long_recordings",
     }  # fmt: skip

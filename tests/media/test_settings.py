@@ -20,7 +20,7 @@ def test_without_a_word_it_serves_on_loopback() -> None:
 
 
 def test_every_setting_can_be_set() -> None:
-    examples = {str: "debug", int: "7", float: "7.5", Path: "there", tuple[str, ...]: " a , b,,c "}
+    examples = {bool: "false", str: "debug", int: "7", float: "7.5", Path: "there", tuple[str, ...]: " a , b,,c "}
     environ, expected = {}, {}
     for field in msgspec.structs.fields(Settings):
         kind = msgspec.inspect.type_info(field.type)
@@ -28,12 +28,13 @@ def test_every_setting_can_be_set() -> None:
             kind = kind.type
         plain = {
             msgspec.inspect.StrType: str,
+            msgspec.inspect.BoolType: bool,
             msgspec.inspect.IntType: int,
             msgspec.inspect.FloatType: float,
             msgspec.inspect.VarTupleType: tuple[str, ...],
         }.get(type(kind), Path)
         environ[PREFIX + field.name.upper()] = examples[plain]
-        values = {str: "debug", int: 7, float: 7.5, Path: Path("there"), tuple[str, ...]: ("a", "b", "c")}
+        values = {bool: False, str: "debug", int: 7, float: 7.5, Path: Path("there"), tuple[str, ...]: ("a", "b", "c")}
         expected[field.name] = values[plain]
     settings = load_settings(environ)
     assert msgspec.structs.asdict(settings) == expected
