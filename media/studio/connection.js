@@ -100,6 +100,11 @@ export function resultAddress(url) {
   return new URL(address.pathname.slice(at + 1) + address.search, document.baseURI);
 }
 
+/** Whether the page may load what is there. A results store of its own has addresses that it can only link to. */
+export function isLoadable(address) {
+  return address.origin === location.origin;
+}
+
 /** Open a WebSocket to `path` on this page's server. */
 export function openSocket(path, parameters, protocols = []) {
   const address = new URL(path, document.baseURI);

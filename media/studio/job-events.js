@@ -8,7 +8,7 @@ import { Problem, request, unreachable } from "./connection.js";
 
 /** Between two attempts to connect: doubled each time. */
 const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 3_000;
+const LONGEST_WAIT_MS = 2_000;
 
 export function isOver(job) {
   return job.status !== "queued" && job.status !== "running";

@@ -1,6 +1,6 @@
 /** What came of a job: pictures to look at, sound to hear, words to read, and every file to keep. */
 
-import { resultAddress } from "./connection.js";
+import { isLoadable, resultAddress } from "./connection.js";
 import { make } from "./elements.js";
 import { sizeInWords } from "./job-words.js";
 
@@ -41,8 +41,7 @@ export class JobResults {
   #add(output, read) {
     const address = resultAddress(output.url);
     const kind = output.content_type;
-    // A results store of its own has addresses that this page may link to and not load.
-    const here = address.origin === location.origin;
+    const here = isLoadable(address);
     if (here && kind.startsWith("image/")) this.#addPicture(output, address);
     else if (here && PLAYER.canPlayType(kind)) this.#addSound(output, address);
     else {

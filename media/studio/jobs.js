@@ -14,7 +14,7 @@ import { kindInWords, stateInWords } from "./job-words.js";
 const PAGE = 20;
 const BUSY_MS = 1_000;
 const IDLE_MS = 5_000;
-const TROUBLE_MS = 2_000;
+const TROUBLE_MS = 1_500;
 /** The list itself is read in every so many rounds of a busy time. */
 const LIST_ROUNDS = 3;
 /** Unfinished jobs asked for in a round without the list: those that are next to change. */

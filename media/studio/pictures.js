@@ -1,6 +1,6 @@
 /** The pictures of one image job: empty frames, then previews in them, then what came of it. */
 
-import { resultAddress } from "./connection.js";
+import { isLoadable, resultAddress } from "./connection.js";
 import { make } from "./elements.js";
 
 export class Pictures {
@@ -21,6 +21,8 @@ export class Pictures {
   /** Show what the pictures look like so far. */
   preview(previews) {
     for (const { index, step, url } of previews) {
+      const address = resultAddress(url);
+      if (!isLoadable(address)) continue;
       const frame = this.#frame(index);
       // Every event has a fresh URL, and only another step another picture.
       if (frame.dataset.state === "done" || frame.dataset.step === String(step)) continue;
@@ -28,7 +30,7 @@ export class Pictures {
       frame.dataset.step = step;
       const image = frame.querySelector("img") ?? frame.appendChild(make("img"));
       image.alt = `Picture ${index + 1} so far, step ${step}`;
-      image.src = resultAddress(url);
+      image.src = address;
     }
   }
 
@@ -38,8 +40,9 @@ export class Pictures {
       const { index, seed, width, height, url, filename } = output;
       const frame = this.#frame(index);
       const address = resultAddress(url);
-      const image = make("img", { src: address, width, height, alt: `Picture ${index + 1}: ${this.#prompt}` });
-      const link = make("a", { href: address, target: "_blank", rel: "noopener" }, image);
+      const alt = `Picture ${index + 1}: ${this.#prompt}`;
+      const view = isLoadable(address) ? make("img", { src: address, width, height, alt }) : alt;
+      const link = make("a", { href: address, target: "_blank", rel: "noopener" }, view);
       const caption = make("p", {},
         make("span", { className: "seed" }, `Seed ${seed}`),
         make("a", { href: address, download: filename, className: "download" }, "Download"));

@@ -185,6 +185,9 @@ async def test_speech_and_transcripts_are_heard_and_read(
         await expect(transcript.locator(".job-text")).to_have_text(job["result"]["text"].strip())
         await expect(subtitles.locator(".job-text")).to_contain_text(" --> ")
         await page.screenshot(path=tmp_path / "results.png", full_page=True)
+        await page.set_viewport_size({"width": 375, "height": 740})
+        await page.screenshot(path=tmp_path / "results-telephone.png", full_page=True)
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 async def test_waiting_jobs_have_places_and_older_ones_are_a_button_away(
@@ -226,7 +229,8 @@ async def test_waiting_jobs_have_places_and_older_ones_are_a_button_away(
 async def test_a_job_outlives_its_server_and_the_page_sees_it_end(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    settings = painter(tmp_path)
+    # The page gets results from where it came from, whatever name they have for others.
+    settings = painter(tmp_path) | {"SONOREEL_PUBLIC_URL": "https://media.example"}
     server = ServerProcess(tmp_path / "data", settings)
     try:
         server.wait_ready()
@@ -284,17 +288,22 @@ async def test_a_machine_without_an_image_model_is_told_how_to_get_one(server: S
     async with studio(server, viewport=ViewportSize(width=375, height=740)) as visit:
         page = visit.page
 
-        async def without_painter(route: Route) -> None:
+        async def without_image_models(route: Route) -> None:
             body: dict[str, Any] = await (await route.fetch()).json()
-            body["data"] = [model for model in body["data"] if model["task"] != "image" or not model["available"]]
+            for model in body["data"]:
+                if model["task"] == "image":
+                    model |= {"available": False, "embedded": model["id"] == "painter"}
             await route.fulfill(json=body)
 
-        await page.route("**/v1/models", without_painter)
+        await page.route("**/v1/models", without_image_models)
         await page.reload()
         await expect(page.locator("#images-absent")).to_contain_text("No image model can run on this machine yet.")
         await expect(page.locator("#images-form")).to_be_hidden()
-        chosen = await page.locator("#absent-model").input_value()
-        await expect(page.locator("#absent-commands")).to_contain_text(f"sonoreel models pull {chosen}")
+        commands = page.locator("#absent-commands")
+        await page.locator("#absent-model").select_option(label="Painter (embedded)")
+        await expect(commands).to_have_text("pip install 'sonoreel[diffusion]'")
+        await page.locator("#absent-model").select_option(label="FLUX.1 schnell")
+        await expect(commands).to_contain_text("sonoreel models pull black-forest-labs/FLUX.1-schnell")
         for scheme in SCHEMES:
             await page.emulate_media(color_scheme=scheme)
             await page.screenshot(path=tmp_path / f"absent-{scheme}.png", full_page=True)
