@@ -59,7 +59,7 @@ def who(vectors: Vectors, found: Vectors) -> list[int]:
     return [int(voice) for voice in np.argmax(likeness(vectors, found), axis=1)]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
 def test_as_many_voices_are_found_as_take_turns(count: int) -> None:
     vectors, whose = spoken(voices(count), rounds(count, 4))
     assert who(vectors, find_voices(vectors)) == whose
@@ -76,15 +76,15 @@ def test_two_clusters_closer_than_any_two_voices_are_one() -> None:
 
 
 def test_two_long_speeches_after_each_other_are_two_voices() -> None:
-    vectors, whose = spoken(voices(2, closeness=0.8), [(0, 200), (1, 200)])
+    vectors, whose = spoken(voices(2, closeness=0.8), [(0, 100), (1, 100)])
     assert who(vectors, find_voices(vectors)) == whose
 
 
 def test_a_voice_that_is_rare_is_found_and_one_heard_for_a_moment_is_not() -> None:
     people = voices(3)
-    vectors, whose = spoken(people, [(0, 300), (1, 12), (0, 100), (2, 300)])
+    vectors, whose = spoken(people, [(0, 150), (1, 12), (0, 50), (2, 150)])
     assert who(vectors, find_voices(vectors)) == whose
-    vectors, _ = spoken(people[:2], [(0, 300), (1, 3), (0, 100)])
+    vectors, _ = spoken(people[:2], [(0, 150), (1, 3), (0, 50)])
     assert len(find_voices(vectors)) == 1
 
 
@@ -94,7 +94,7 @@ def test_bounds_are_kept(fewest: int, most: int, found: int) -> None:
     assert len(find_voices(vectors, fewest=fewest, most=most)) == found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     windows=st.integers(0, 40),
     fewest=st.integers(1, 6),
@@ -114,7 +114,7 @@ def test_whatever_is_heard_the_voices_are_unit_vectors_within_bounds(
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(count=st.integers(2, 4), seed=st.integers(0, 99), order=st.randoms(use_true_random=False))
 def test_the_order_of_turns_changes_nobody(count: int, seed: int, order: Random) -> None:
     turns = rounds(count, 4)

@@ -190,7 +190,7 @@ def _speech(engine: VoiceprintDiarizer, path: Path) -> list[Samples]:
 
 @pytest.mark.parametrize("voice", ["en-us", "en-us+f3"])
 def test_a_monologue_has_one_speaker(engine: VoiceprintDiarizer, spool: Write, voice: str) -> None:
-    samples, reference = conversation([(voice, spoken(voice, index % len(SENTENCES))) for index in range(20)], 5)
+    samples, reference = conversation([(voice, spoken(voice, index % len(SENTENCES))) for index in range(15)], 5)
     found = diarize(engine, spool(samples))
     assert names(found) == {"SPEAKER_00"}
     assert error_rate(reference, found, len(samples) / SAMPLE_RATE) <= 0.05
@@ -210,7 +210,7 @@ def test_minutes_of_one_voice_have_one_speaker_however_loud_it_is(
     generator = np.random.default_rng(6)
     once = read(shared_audio / "jfk.flac")
     parts = []
-    for _ in range(6):
+    for _ in range(4):
         level = 10 ** (generator.uniform(-20, 0) / 20)
         parts += [once * np.float32(level), silence(generator.uniform(0.2, 3))]
     assert names(diarize(engine, spool(np.concatenate(parts)))) == {"SPEAKER_00"}
@@ -350,7 +350,7 @@ def test_progress_never_goes_back_and_ends_at_the_end(engine: VoiceprintDiarizer
     assert max(after - before for (before, _), (after, _) in pairwise(steps.calls)) <= BLOCK_SECONDS
 
 
-@pytest.mark.parametrize("cancel_at", range(1, 7))
+@pytest.mark.parametrize("cancel_at", [1, 2, 4, 6])
 def test_it_stops_at_any_step(engine: VoiceprintDiarizer, spool: Write, three: Samples, cancel_at: int) -> None:
     steps = Steps(cancel_at)
     with pytest.raises(Cancelled):
@@ -403,7 +403,7 @@ def test_an_upload_that_breaks_off_is_told(engine: VoiceprintDiarizer, growing: 
 def test_requests_beside_each_other_do_not_hear_each_other(
     engine: VoiceprintDiarizer, tmp_path: Path, three: Samples
 ) -> None:
-    recordings = [three, three[len(three) // 2 :], three[::2].copy()]
+    recordings = [three[len(three) // 2 :], three[::2].copy()]
     paths = [tmp_path / f"{index}.pcm" for index in range(len(recordings))]
     for path, samples in zip(paths, recordings, strict=True):
         path.write_bytes(encode_pcm(samples, PcmEncoding.S16LE))
@@ -425,8 +425,8 @@ def test_requests_beside_each_other_do_not_hear_each_other(
     not Path("/proc/self/status").exists() or not importlib.util.find_spec("espeakng_loader"), reason="needs Linux"
 )
 def test_a_long_recording_takes_little_memory() -> None:
-    """A stand-in of two minutes, in a process of its own; an hour is in the bench."""
-    command = [sys.executable, "-m", "tests.bench.diarization", "2"]
+    """A stand-in of a minute and a half, in a process of its own; an hour is in the bench."""
+    command = [sys.executable, "-m", "tests.bench.diarization", "1.5"]
     run = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     peak = float(run.stdout.split()[1])
     assert 50 < peak < 400
