@@ -143,7 +143,9 @@ class Janitor:
 
 
 def _counts(key: str, known: dict[str, tuple[str, int]]) -> bool:
-    _, id, attempt, *_ = key.split("/")
+    _, id, attempt, *_ = [*key.split("/"), ""]
+    if not attempt:
+        return True  # not ours: everything of a job is in a folder of its folder
     if id not in known:
         return False
     state, current = known[id]

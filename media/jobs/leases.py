@@ -6,6 +6,7 @@ Leases run on the database's clock.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from media.database import Notify, Operation, Statement
 from media.jobs.events import announce
 from media.jobs.states import MAX_FAILURES, Job, State, Usage
-from media.jobs.store import COLUMNS, job_of, job_topic, queue_topic
+from media.jobs.store import COLUMNS, cancel, job_of, job_topic, queue_topic
 
 WINDOW = 32
 """Jobs at the head of a queue among which one whose model is loaded may go first."""
@@ -132,13 +133,17 @@ def _claim_among(
 
 
 def _in_order(rows: list[dict[str, Any]], choice: Choice) -> list[str]:
-    """Ids in the order to try: as queued, but among equals those whose model is loaded before others."""
+    """Ids in the order to try: as queued, but among equals those whose model is loaded before others.
+
+    With `only_loaded`, those that have to wait for it are left to others: but nothing less urgent is done meanwhile.
+    """
+
+    def passed_over(row: dict[str, Any]) -> bool:
+        return row["model"] not in choice.models and row["age"] < PATIENCE
+
     if choice.only_loaded:
-        rows = [row for row in rows if row["model"] in choice.models]
-    ranked = sorted(
-        rows, key=lambda row: (row["priority"], row["model"] not in choice.models and row["age"] < PATIENCE)
-    )
-    return [row["id"] for row in ranked]
+        rows = [row for row in rows if row["priority"] == rows[0]["priority"] and not passed_over(row)]
+    return [row["id"] for row in sorted(rows, key=lambda row: (row["priority"], passed_over(row)))]
 
 
 def next_due(pool: str) -> Operation[float | None]:
@@ -158,15 +163,25 @@ class Held(NamedTuple):
 
 
 def renew(
-    runner: Runner, lease_seconds: float, models: frozenset[str], progress: dict[tuple[str, int], str]
+    runner: Runner,
+    lease_seconds: float,
+    models: frozenset[str],
+    holding: Collection[str],
+    progress: dict[tuple[str, int], str],
 ) -> Operation[Held]:
-    """Hold on to every job of a runner, and write down how far each is that has moved."""
+    """Hold on to the jobs that a runner works on, and write down how far each is that has moved.
+
+    Not to all that are in its name: of a claim whose answer was lost on its way it knows nothing.
+    """
     yield from register(runner, models)
-    rows = yield Statement(
-        "UPDATE jobs SET lease_until = clock_seconds() + $2 WHERE worker = $1 AND state = 'running' "
-        "RETURNING id, attempt, cancel_requested",
-        (runner.id, lease_seconds),
-    )
+    rows: list[dict[str, Any]] = []
+    if holding:
+        places = ", ".join(f"${place}" for place in range(3, len(holding) + 3))
+        rows = yield Statement(
+            "UPDATE jobs SET lease_until = clock_seconds() + $2 WHERE worker = $1 AND state = 'running' "
+            f"AND id IN ({places}) RETURNING id, attempt, cancel_requested",
+            (runner.id, lease_seconds, *holding),
+        )
     yield from write_progress(runner, progress)
     return _held(rows)
 
@@ -236,17 +251,22 @@ def finish(
 
 
 def release(job: Job, delay: float, *, failed: bool, error: dict[str, Any] | None = None) -> Operation[bool]:
-    """Give a job back to the queue, at its old place, to be started after `delay` seconds; `failed` counts."""
+    """Give a job back to the queue, at its old place, to be started after `delay` seconds; `failed` counts.
+
+    What was to be stopped meanwhile has stopped: it is cancelled. The time it ran was no time it waited.
+    """
     rows = yield Statement(
         "UPDATE jobs SET state = 'queued', worker = NULL, lease_until = NULL, started = NULL, progress = NULL, "
         "failures = failures + $4, error = coalesce($5, error), run_after = clock_seconds() + $6, "
-        "revision = revision + 1 "
-        "WHERE id = $1 AND attempt = $2 AND worker = $3 AND state = 'running' RETURNING pool",
+        "queue_until = queue_until + clock_seconds() - started, revision = revision + 1 "
+        "WHERE id = $1 AND attempt = $2 AND worker = $3 AND state = 'running' RETURNING pool, cancel_requested",
         (job.id, job.attempt, job.worker, int(failed), _json(error), delay),
     )
     if rows:
         yield Notify(queue_topic(rows[0]["pool"]))
         yield Notify(job_topic(job.id))
+        if rows[0]["cancel_requested"]:
+            yield from cancel(job.tenant, job.id)
     return bool(rows)
 
 

@@ -26,8 +26,8 @@ from media.drain import Drain
 from media.errors import describe, status_of, unwrap
 from media.fetch import Fetcher
 from media.jobs import identity, leases
-from media.jobs.desk import Desk, Handler, Outcome, attempt_prefix, input_prefix, job_prefix
-from media.jobs.states import Job, State, retry_delay
+from media.jobs.desk import Desk, Handler, Outcome, attempt_prefix, job_prefix
+from media.jobs.states import Job, Priority, State, retry_delay
 from media.jobs.store import queue_topic, worker_topic
 from models.catalog import Catalog
 from models.errors import AtCapacity, EngineError, EngineFailed
@@ -50,6 +50,7 @@ Reason: TypeAlias = Literal["", "cancelled", "lost", "leaving"]
 @dataclass(slots=True)
 class _Working:
     job: Job
+    since: float
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     reason: Reason = ""
     progress: dict[str, Any] | None = None
@@ -94,6 +95,7 @@ class JobRunner:
         self._terms = terms
         self._drain = drain
         self._working: dict[str, _Working] = {}
+        self._settling: set[str] = set()
         self._freed = anyio.Event()
         self._moved = anyio.Event()
         self._claims = 0
@@ -105,6 +107,7 @@ class JobRunner:
         """Work until cancelled; what is being worked on then goes back to the queue."""
         async with anyio.create_task_group() as around:
             around.start_soon(self._keep_leases)
+            around.start_soon(self._notice_silence)
             around.start_soon(self._write_progress)
             around.start_soon(self._reap)
             try:
@@ -130,16 +133,20 @@ class JobRunner:
                 while self._busy >= self._me.slots:
                     self._freed = anyio.Event()
                     await self._freed.wait()
+                asked = self._terms.clock()
                 job = await self._attempt(self._claim)
                 if job is not None:
                     self._claims += 1
                     self._busy += 1
-                    jobs.start_soon(self._work, job)
+                    self._working[job.id] = working = _Working(job, asked)
+                    jobs.start_soon(self._work, working)
                     continue
                 due = await self._attempt(self._database.run, leases.next_due, self._me.pool)
                 await watch.changed(min(due or SAFETY_SECONDS, SAFETY_SECONDS))
 
     async def _claim(self) -> Job | None:
+        if self._drain is not None and self._drain.expired:
+            return None  # what was just given back would be taken again
         models = self._loaded()
         choice = leases.Choice(models, False, self._wanted(), self._terms.tenant_cap)
         if models and self._peers:
@@ -159,8 +166,9 @@ class JobRunner:
     def _wanted(self) -> leases.Wanted:
         if self._drain is not None and self._drain.started:
             return "realtime"  # somebody of this very server may be waiting for it
-        if self._me.slots > 1 and self._busy == self._me.slots - 1:
-            return "no_batches"
+        batches = sum(working.job.priority is Priority.BATCH for working in self._working.values())
+        if batches and batches >= self._me.slots - 1:
+            return "no_batches"  # whatever somebody waits for finds one slot that is soon free
         return "batches_first" if self._claims % BATCH_TURN == BATCH_TURN - 1 else "all"
 
     def _loaded(self) -> frozenset[str]:
@@ -168,9 +176,7 @@ class JobRunner:
 
     # ------------------------------------------------------------------ working
 
-    async def _work(self, job: Job) -> None:
-        working = _Working(job)
-        self._working[job.id] = working
+    async def _work(self, working: _Working) -> None:
         try:
             with self._drain.work() if self._drain is not None else nullcontext():
                 await self._do(working)
@@ -194,6 +200,7 @@ class JobRunner:
             error = unwrap(raised)
         finally:
             del self._working[job.id]
+            self._settling.add(job.id)
             with anyio.CancelScope(shield=True):
                 if outcome is None:
                     await self._forget(job, keep=None)  # first: whoever is told of the end finds no files
@@ -201,6 +208,7 @@ class JobRunner:
                 else:
                     kept = await self._succeed(working, outcome)
                     await self._forget(job, keep=job.attempt if kept else None)
+            self._settling.discard(job.id)
 
     async def _handle(self, working: _Working) -> Outcome:
         job = working.job
@@ -270,14 +278,16 @@ class JobRunner:
         return True
 
     async def _forget(self, job: Job, keep: int | None) -> None:
-        """Delete what attempts have made that do not count: earlier ones too when this is the one to `keep`."""
-        if keep == 1:
-            return
-        wanted = {f"{job_prefix(job.id)}{keep}", input_prefix(job.id).rstrip("/")}
-        prefix = attempt_prefix(job) if keep is None else job_prefix(job.id)
+        """Delete what this attempt has made, or, when it is the one to `keep`, what earlier ones have.
+
+        Not what later ones make: who could not be told that this one is over may be at the next.
+        """
+        prefixes = [attempt_prefix(job)]
+        if keep is not None:
+            prefixes = [f"{job_prefix(job.id)}{attempt}/" for attempt in range(1, keep)]
         try:
-            keys = [blob.key async for blob in self._shop.blobs.list(prefix)]
-            await self._shop.blobs.delete(key for key in keys if key.rpartition("/")[0] not in wanted)
+            for prefix in prefixes:
+                await self._shop.blobs.delete([blob.key async for blob in self._shop.blobs.list(prefix)])
         except BlobError as error:
             logger.warning("results of an attempt that does not count are left for the janitor: %s", error)
 
@@ -287,33 +297,46 @@ class JobRunner:
         due = 0.0
         with self._database.watch(worker_topic(self._me.id)) as watch:
             while True:
-                judged = set(self._working)  # what is claimed meanwhile is not in the answer
+                judged = list(self._working.values())  # what is claimed meanwhile is not in the answer
                 if self._terms.clock() >= due:
                     held = await self._attempt(self._renew)
                     due = self._terms.clock() + self._terms.lease_seconds / 3
                 else:
                     held = await self._attempt(self._database.run, leases.look, self._me)
-                self._obey(held, judged)
+                if held is not None:
+                    self._obey(held, judged)
                 await watch.changed(max(due - self._terms.clock(), 0.0))
 
     async def _renew(self) -> leases.Held:
         held = await self._database.run(
-            leases.renew, self._me, self._terms.lease_seconds, self._loaded(), self._progress()
+            leases.renew,
+            self._me,
+            self._terms.lease_seconds,
+            self._loaded(),
+            self._working.keys() | self._settling,
+            self._progress(),
         )
         self._renewed = self._terms.clock()
         self._peers = await self._database.run(leases.peers, self._me)
         return held
 
-    def _obey(self, held: leases.Held | None, judged: set[str]) -> None:
-        for id in judged & self._working.keys():
-            working = self._working[id]
-            if held is None:
-                if self._terms.clock() - self._renewed > self._terms.lease_seconds:
-                    working.stop("lost")
-            elif held.attempts.get(id) != working.job.attempt:
+    def _obey(self, held: leases.Held, judged: list[_Working]) -> None:
+        for working in judged:
+            job = working.job
+            if self._working.get(job.id) is not working:
+                continue  # it has ended meanwhile, and may have been claimed again
+            if held.attempts.get(job.id) != job.attempt:
                 working.stop("lost")
-            elif id in held.cancelled:
+            elif job.id in held.cancelled:
                 working.stop("cancelled")
+
+    async def _notice_silence(self) -> None:
+        """Stop what the ledger was silent about for a whole lease, answers or not: others have it by now."""
+        while True:
+            await anyio.sleep(self._terms.lease_seconds / 4)
+            for working in list(self._working.values()):
+                if self._terms.clock() - max(self._renewed, working.since) > self._terms.lease_seconds:
+                    working.stop("lost")
 
     def _progress(self) -> dict[tuple[str, int], str]:
         moved = {}

@@ -24,6 +24,8 @@ SUBMITTED = (
     "id", "tenant", "kind", "pool", "model", "priority", "vtime", "cost", "request", "metadata", "idempotency_key",
     "request_hash", "webhook", "ttl", "queue_seconds",
 )  # fmt: skip
+AT_ONCE = 100
+"""Jobs in one statement: SQLite's time for its parameters goes with the square of their number."""
 RECENT = 20
 """Finished jobs of a model that an estimate of its seconds comes from."""
 
@@ -60,22 +62,28 @@ def submit(jobs: Sequence[NewJob], queue_limit: int = 0) -> Operation[list[Job]]
 
     Raises: IdempotencyConflict; QueueFull when a tenant would have more than `queue_limit` waiting (0: no limit).
     """
-    for tenant, group in groupby(sorted(jobs, key=_share), key=lambda job: job.tenant):
+    stored: dict[str, Job] = {}
+    for job in jobs:
+        if before := (yield from _submitted_before(job)):
+            stored[job.id] = before
+    fresh = sorted((job for job in jobs if job.id not in stored), key=_share)
+    tags: dict[str, float] = {}
+    for _, group in groupby(fresh, key=_share):
+        tags |= yield from _tag(list(group))
+    # Behind the tags: whoever else submits for the same share waits there, and is then counted.
+    for tenant, group in groupby(fresh, key=lambda job: job.tenant):
         if queue_limit:
             yield from _check_room(tenant, len(list(group)), queue_limit)
-    tags: dict[str, float] = {}
-    for _, group in groupby(sorted(jobs, key=_share), key=_share):
-        tags |= yield from _tag(list(group))
-    rows = yield _insertion(jobs, tags)
-    stored = {row["id"]: job_of(row) for row in rows}
-    for pool in sorted({job.pool for job in stored.values()}):
+    for start in range(0, len(fresh), AT_ONCE):
+        rows = yield _insertion(fresh[start : start + AT_ONCE], tags)
+        stored |= {row["id"]: job_of(row) for row in rows}
+    for pool in sorted({job.pool for job in fresh}):
         yield Notify(queue_topic(pool))
-    found: list[Job] = []
-    for job in jobs:  # a comprehension cannot yield
-        found.append(  # noqa: PERF401
-            stored[job.id] if job.id in stored else (yield from _submitted_before(job))
-        )
-    return found
+    for job in fresh:
+        if job.id not in stored:  # somebody else's came first, and may have been deleted again
+            before = yield from _submitted_before(job)
+            stored[job.id] = before or (yield from submit([job], queue_limit))[0]
+    return [stored[job.id] for job in jobs]
 
 
 def _share(job: NewJob) -> tuple[str, str, int]:
@@ -105,20 +113,19 @@ def _tag(jobs: list[NewJob]) -> Operation[dict[str, float]]:
         rows = yield Statement(
             "SELECT max(finish) AS vtime FROM tenants WHERE pool = $1 AND priority = $2", (pool, priority)
         )
-    now = float(rows[0]["vtime"] or 0.0)
+    now, total = float(rows[0]["vtime"] or 0.0), sum(job.cost for job in jobs)
+    # One statement: two that read and then write would hand out the same share twice.
     rows = yield Statement(
-        "SELECT finish FROM tenants WHERE tenant = $1 AND pool = $2 AND priority = $3", (tenant, pool, priority)
+        "INSERT INTO tenants (tenant, pool, priority, finish) VALUES ($1, $2, $3, CAST($4 AS DOUBLE PRECISION) + $5) "
+        "ON CONFLICT (tenant, pool, priority) DO UPDATE SET finish = "
+        "CASE WHEN tenants.finish > $4 THEN tenants.finish ELSE $4 END + $5 RETURNING finish",
+        (tenant, pool, priority, now, total),
     )
-    finish = max(now, float(rows[0]["finish"]) if rows else 0.0)
+    tag = float(rows[0]["finish"]) - total
     tags: dict[str, float] = {}
     for job in jobs:
-        tags[job.id] = finish
-        finish += job.cost
-    yield Statement(
-        "INSERT INTO tenants (tenant, pool, priority, finish) VALUES ($1, $2, $3, $4) "
-        "ON CONFLICT (tenant, pool, priority) DO UPDATE SET finish = excluded.finish",
-        (tenant, pool, priority, finish),
-    )
+        tags[job.id] = tag
+        tag += job.cost
     return tags
 
 
@@ -146,11 +153,15 @@ def _values(job: NewJob, vtime: float) -> Iterable[Any]:
         yield msgspec.json.encode(value).decode() if name in JSON_COLUMNS else value
 
 
-def _submitted_before(job: NewJob) -> Operation[Job]:
+def _submitted_before(job: NewJob) -> Operation[Job | None]:
+    if job.idempotency_key is None:
+        return None
     rows = yield Statement(
         f"SELECT {COLUMNS}, request_hash FROM jobs WHERE tenant = $1 AND idempotency_key = $2",
         (job.tenant, job.idempotency_key),
     )
+    if not rows:
+        return None
     row = rows[0]
     if row.pop("request_hash") != job.request_hash:
         raise IdempotencyConflict
@@ -197,25 +208,25 @@ def find(
 
 def cancel(tenant: str, id: str) -> Operation[Job | None]:
     """Stop a job: at once if it waits, at its next step if it runs. One that has ended stays as it is."""
+    # One statement: between two, a runner could give the job back to the queue, and neither would meet it.
     rows = yield Statement(
-        "UPDATE jobs SET state = 'cancelled', cancel_requested = 1, revision = revision + 1, "
-        "finished = clock_seconds(), expires = clock_seconds() + ttl "
-        f"WHERE id = $1 AND tenant = $2 AND state = 'queued' RETURNING {COLUMNS}",
+        "UPDATE jobs SET cancel_requested = 1, revision = revision + 1, "
+        "finished = CASE WHEN state = 'queued' THEN clock_seconds() END, "
+        "expires = CASE WHEN state = 'queued' THEN clock_seconds() + ttl END, "
+        "state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END "
+        "WHERE id = $1 AND tenant = $2 AND (state = 'queued' OR state = 'running' AND cancel_requested = 0) "
+        f"RETURNING {COLUMNS}",
         (id, tenant),
     )
-    if rows:
-        job = job_of(rows[0])
+    if not rows:
+        return (yield from get(tenant, id))
+    job = job_of(rows[0])
+    if job.state is State.CANCELLED:
         yield from announce(job)
-        return job
-    rows = yield Statement(
-        "UPDATE jobs SET cancel_requested = 1, revision = revision + 1 "
-        "WHERE id = $1 AND tenant = $2 AND state = 'running' AND cancel_requested = 0 RETURNING worker",
-        (id, tenant),
-    )
-    if rows:
-        yield Notify(worker_topic(rows[0]["worker"]))
+    else:
+        yield Notify(worker_topic(job.worker or ""))
         yield Notify(job_topic(id))
-    return (yield from get(tenant, id))
+    return job
 
 
 def delete(tenant: str, id: str) -> Operation[Job | None]:

@@ -119,6 +119,13 @@ async def started(database: Database, tenant: str = "x", **fields: Any) -> Job:
     return taken
 
 
+async def renewed(database: Database, *jobs: Job, runner: str = "a", progress: str = "") -> leases.Held:
+    """What the runner still holds of these jobs; `progress` is written for each."""
+    moved = {(job.id, job.attempt): progress for job in jobs if progress}
+    ids = [job.id for job in jobs]
+    return await database.run(leases.renew, new_runner(runner), LEASE, frozenset(), ids, moved)
+
+
 async def quiet(watch: Watch) -> None:
     """Let a watch see what there was before: its first look, and the one when its database begins to listen."""
     while await watch.changed(0.05):

@@ -12,7 +12,7 @@ from media.database import Database, DatabaseError, Operation, Statement
 from media.database.postgres import PostgresDatabase
 from media.jobs import leases
 from media.jobs.states import State
-from tests.media.ledgers import LEASE, POSTGRES_ONLY, Connect, claimed, new_runner, query, started, submitted
+from tests.media.ledgers import LEASE, POSTGRES_ONLY, Connect, claimed, new_runner, query, renewed, started, submitted
 
 QUEUED = (
     "INSERT INTO jobs (id, tenant, kind, pool, model, priority, vtime, cost, state, request, metadata, request_hash, "
@@ -39,14 +39,14 @@ async def test_claims_look_into_a_long_queue_by_its_index_whatever_the_statistic
     await alone.run(query, "ANALYZE jobs")  # of nothing: plans for an empty table are what is remembered
     for _ in range(8):
         job = await started(alone)
-        await alone.run(leases.renew, new_runner(), LEASE, frozenset(), {})
+        await alone.run(leases.renew, new_runner(), LEASE, frozenset(), [job.id], {})
         assert await alone.run(leases.finish, job, State.SUCCEEDED)
     await alone.run(query, QUEUED)
     before = await scans(alone)
     for _ in range(5):
         taken = await claimed(alone, models=frozenset({"painter"}), wanted="batches_first", tenant_cap=100)
         assert taken is not None
-        await alone.run(leases.renew, new_runner(), LEASE, frozenset(), {(taken.id, taken.attempt): "{}"})
+        await alone.run(leases.renew, new_runner(), LEASE, frozenset(), [taken.id], {(taken.id, taken.attempt): "{}"})
         await alone.run(leases.look, new_runner())
         assert await alone.run(leases.finish, taken, State.SUCCEEDED)
     assert await alone.run(leases.reap) == 0
@@ -79,7 +79,7 @@ async def test_the_head_of_the_queue_is_never_sorted(database: Database, priorit
 async def test_renewing_a_lease_touches_no_index(alone: PostgresDatabase) -> None:
     job = await started(alone)
     for step in range(50):
-        await alone.run(leases.renew, new_runner(), LEASE, frozenset(), {(job.id, job.attempt): f'{{"done":{step}}}'})
+        await renewed(alone, job, progress=f'{{"done":{step}}}')
     await scans(alone)
     (row,) = await alone.run(query, "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'jobs'")
     assert row["n_tup_upd"] >= 101
