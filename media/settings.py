@@ -94,9 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url_seconds: Annotated[float, Meta(gt=0, description="how long the URL of a result can be opened")] = 3600.0
     webhook_secret: Annotated[
         str,
-        Meta(
-            description="whsec_... that signs webhooks named in requests; by default one made and kept in the database"
-        ),
+        Meta(description="whsec_... that signs webhooks named in requests; by default each key has its own"),
     ] = ""
     webhook_allowed_hosts: Annotated[
         tuple[str, ...], Meta(description="comma-separated hosts that webhooks may go to although they are not public")

@@ -40,6 +40,13 @@ class SecretRotation(Struct, kw_only=True):
     keep_old_secret_active_for_24_hours: bool = True
 
 
+class WebhookSecret(Struct):
+    """What signs webhooks that are named in requests."""
+
+    object: Literal["webhook_secret"]
+    signing_secret: str
+
+
 class WebhookSample(Struct, kw_only=True):
     """Which type the sample event of a test has."""
 

@@ -36,6 +36,7 @@ class Due(msgspec.Struct, frozen=True):
 
     id: str
     event: str
+    tenant: str
     job: str
     url: str
     body: str
@@ -99,7 +100,7 @@ def _take(id: str) -> Operation[Due | None]:
     rows = yield Statement(
         "UPDATE hooks SET next_at = clock_seconds() + $2, tries = tries + 1 WHERE id = (SELECT id FROM hooks "
         "WHERE id = $1 AND state = 'pending' AND next_at <= clock_seconds() /*SKIP LOCKED*/) "
-        "RETURNING id, event, job, endpoint, url, body, tries, clock_seconds() AS now",
+        "RETURNING id, event, tenant, job, endpoint, url, body, tries, clock_seconds() AS now",
         (id, HOLD_SECONDS),
     )
     if not rows:

@@ -29,7 +29,6 @@ from media.webhook_urls import check_webhook_url, host_of
 
 logger = logging.getLogger("sonoreel.webhooks")
 
-SECRET_NAME = "webhooks"  # noqa: S105 - a name
 FIRST_DELAY, LONGEST_DELAY = 5.0, 3600.0
 """Seconds before a failed try is repeated: tripled each time."""
 JITTER = 0.2
@@ -87,6 +86,7 @@ class WebhookDeliverer:
         self._database = database
         self._terms = terms
         self._key = settings.webhook_secret
+        self._master = ""
         self._network = GuardedNetwork(
             {host.lower() for host in settings.webhook_allowed_hosts},
             terms.resolve,
@@ -133,7 +133,7 @@ class WebhookDeliverer:
         if room == 0:
             return SAFETY_SECONDS
         try:
-            self._key = self._key or await self._database.run(secret, SECRET_NAME, signing.new_secret())
+            self._master = self._master or await self._database.run(secret, signing.MASTER, signing.new_secret())
             claim = await self._database.run(outbox.claim, room, self._terms.per_host, dict(self._in_flight))
         except DatabaseError as error:
             logger.warning("webhooks wait for the database: %s", error)
@@ -212,9 +212,13 @@ class WebhookDeliverer:
             ("user-agent", "sonoreel"),
             ("content-type", "application/json"),
             ("content-length", str(len(body))),
-            *signing.headers(due.event, due.now, due.body, due.keys or [self._key]),
+            *signing.headers(due.event, due.now, due.body, due.keys or [self._key_of(due.tenant)]),
         ]
         return url, headers, body
+
+    def _key_of(self, tenant: str) -> str:
+        """What signs a webhook that a request has named."""
+        return self._key or signing.tenant_secret(self._master, tenant)
 
 
 async def _read_some(response: httpcore.Response) -> None:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from media import webhook_signing as signing, webhook_store as store
 from media.access import tenant_of
+from media.database.opening import secret
 from media.dialects.frames import field_of
 from media.errors import ApiError
 from media.openapi import Operation
@@ -31,6 +32,7 @@ from media.webhook_objects import (
     WebhookEndpointChanges,
     WebhookEndpointList,
     WebhookSample,
+    WebhookSecret,
     WebhookTestResult,
     delivery_object,
     endpoint_object,
@@ -55,8 +57,8 @@ async def create(request: Request) -> Response:
     there = await database.run(store.endpoints, tenant, MAX_ENDPOINTS)
     if there is not None and len(there) == MAX_ENDPOINTS:
         raise ApiError(400, "invalid_value", f"there are {MAX_ENDPOINTS} endpoints already, which is the limit")
-    secret = signing.new_secret()
-    made = await database.run(store.create_endpoint, tenant, body.name, body.url, body.event_types, secret)
+    key = signing.new_secret()
+    made = await database.run(store.create_endpoint, tenant, body.name, body.url, body.event_types, key)
     return _json(endpoint_object(made, tell_secret=True))
 
 
@@ -216,6 +218,17 @@ def _id(request: Request) -> str:
     return id
 
 
+async def tell_secret(request: Request) -> Response:
+    """The secret that signs webhooks which this key's requests name."""
+    services = services_of(request)
+    if services.settings.webhook_secret:
+        message = "webhooks named in requests are signed with SONOREEL_WEBHOOK_SECRET: ask who runs this server"
+        raise ApiError(404, "not_found", message)
+    master = await services.database.run(secret, signing.MASTER, signing.new_secret())
+    told = WebhookSecret("webhook_secret", signing.tenant_secret(master, tenant_of(request)))
+    return JSONResponse(msgspec.to_builtins(told))
+
+
 async def _existing(request: Request) -> store.Endpoint:
     found = await services_of(request).database.run(store.endpoint, tenant_of(request), _id(request))
     return _found(found, request)
@@ -239,6 +252,7 @@ routes = [
     Route("/v1/webhook_endpoints/{id}", delete, methods=["DELETE"]),
     Route("/v1/webhook_endpoints/{id}/rotate_secret", rotate_secret, methods=["POST"]),
     Route("/v1/webhook_endpoints/{id}/test", test, methods=["POST"]),
+    Route("/v1/webhook_secret", tell_secret, methods=["GET"]),
     Route("/v1/webhook_deliveries", list_deliveries, methods=["GET"]),
     Route("/v1/webhook_deliveries/{id}/replay", replay, methods=["POST"]),
 ]
@@ -251,6 +265,7 @@ operations = [
     Operation("delete", ENDPOINT, "Delete a webhook endpoint"),
     Operation("post", f"{ENDPOINT}/rotate_secret", "Give it another secret", SecretRotation, WebhookEndpoint),
     Operation("post", f"{ENDPOINT}/test", "Send it a sample event", WebhookSample, WebhookTestResult),
+    Operation("get", "/v1/webhook_secret", "What signs webhooks named in requests", answer=WebhookSecret),
     Operation("get", "/v1/webhook_deliveries", "List deliveries of webhooks", answer=WebhookDeliveryList),
     Operation("post", "/v1/webhook_deliveries/{id}/replay", "Deliver an event again", answer=WebhookDelivery),
 ]

@@ -20,7 +20,7 @@ from media.database import Database, DatabaseError, Operation, P, T, Watch
 from media.database.opening import open_database, secret
 from media.jobs.events import HOOKS_TOPIC
 from media.settings import Settings, SettingsError
-from media.webhook_signing import new_secret
+from media.webhook_signing import new_secret, tenant_secret
 from media.webhooks import Terms, WebhookDeliverer, retry_delay
 from tests.databases import rows
 from tests.media.webhook_receivers import (
@@ -100,7 +100,7 @@ async def test_without_a_setting_all_processes_sign_with_the_secret_that_one_of_
             async with delivering(database):
                 await end_job(database, receiver.url())
                 await receiver.got(count)
-    kept = await database.run(secret, "webhooks", "")
+    kept = tenant_secret(await database.run(secret, "webhooks", ""), "t")
     for got in receiver.received:
         assert Webhook(kept).verify(got.body, got.headers)["id"] == got.id
 
