@@ -28,8 +28,9 @@ endif
 serve: $(CORE)
 	@exec $(BIN)/sonoreel serve
 
+# Threads of a BLAS spin while they wait, and take from each other what there is of two cores.
 test: $(DEV)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
