@@ -58,8 +58,9 @@ async def _base64(request: Request, blob: str) -> str:
 
 
 def _usage(job: Job) -> dict[str, Any]:
-    asked = msgspec.convert(job.request, ImageJob).request
-    words, pictures = len(asked.prompt.split()), len(asked.image_paths) * asked.width * asked.height // TOKEN_PIXELS
+    wanted = msgspec.convert(job.request, ImageJob)
+    asked = wanted.request
+    words, pictures = len(asked.prompt.split()), len(wanted.images) * asked.width * asked.height // TOKEN_PIXELS
     made = asked.n * asked.width * asked.height // TOKEN_PIXELS
     return {
         "input_tokens": words + pictures,

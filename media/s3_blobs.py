@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
+from obstore.store import S3Config, S3Store
 
 from media.blob_names import checked_key, checked_prefix, content_disposition, media_type
 from media.blobs import BlobError, BlobInfo, BlobMissing
@@ -55,11 +55,12 @@ class S3Blobs:
         """The store behind a bucket, once it has taken a blob and forgotten it. Raises: BlobError."""
         name = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         client: ClientConfig = {**CLIENT, "allow_http": endpoint.startswith("http://")}
+        where: S3Config = {"endpoint": endpoint} if endpoint else {}
         try:
             store = S3Store(
                 bucket,
                 prefix=prefix or None,
-                endpoint=endpoint or None,
+                config=where,
                 virtual_hosted_style_request=False,
                 client_options=client,
                 retry_config=RETRY,

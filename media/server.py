@@ -16,8 +16,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from media.app import create_app
+from media.blobs import BlobError
+from media.database import DatabaseError
 from media.services import Services
-from media.settings import Settings
+from media.settings import Settings, SettingsError
 from media.sockets import STALLED
 
 logger = logging.getLogger("sonoreel.server")
@@ -34,6 +36,8 @@ BYTES_AFTER_CLOSE = 4 * 1024 * 1024
 """What a client may still send after a close frame, having been on its way; then the connection is cut."""
 PING_SECONDS = 20.0
 """Seconds between two pings on a WebSocket."""
+UNUSABLE_STORAGE = (BlobError, DatabaseError, SettingsError)
+"""What keeps a server from starting that its message alone tells all about."""
 UNWANTED_LOGS = ('%s - "WebSocket', "ASGI callable returned without completing response")
 """Lines of uvicorn's log that would give away a query, which may hold a key, or that the request middleware has said
 better. Answers that had to be broken off are ended in just this way."""
@@ -153,6 +157,17 @@ def serve(settings: Settings) -> None:
     run(app, app.state.services)
 
 
+def _is_wanted(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    if text.startswith("Traceback"):  # of what the application could not start with
+        last = text.rstrip().rpartition("\n")[2].strip(" |")
+        kind, _, said = last.partition(": ")
+        if kind.rpartition(".")[2] in {unusable.__name__ for unusable in UNUSABLE_STORAGE}:
+            record.msg, record.args = "cannot start: %s", (said,)
+        return True
+    return not str(record.msg).startswith(UNWANTED_LOGS)
+
+
 def log_to_stderr(settings: Settings) -> None:
     """One line each, from the level in the settings on."""
     logging.basicConfig(
@@ -165,7 +180,7 @@ def run(app: ASGIApp, services: Services) -> None:
     """Serve this application, which works with these services, as `serve` does."""
     settings = services.settings
     log_to_stderr(settings)
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith(UNWANTED_LOGS))
+    logging.getLogger("uvicorn.error").addFilter(_is_wanted)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from media import machine
+from media import machine, webhook_signing
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 PREFIX = "SONOREEL_"
@@ -140,6 +140,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"{PREFIX}HOST={self.host} would open the server to the network without keys: "
                 f"set {PREFIX}API_KEYS to a comma-separated list of secrets, or bind to 127.0.0.1"
             )
+        if self.webhook_secret and not webhook_signing.is_secret(self.webhook_secret):
+            raise SettingsError(f"{PREFIX}WEBHOOK_SECRET must be whsec_ and the base64 of a key, with its padding")
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise SettingsError(f"{PREFIX}LOG_LEVEL={self.log_level}: use debug, info, warning or error")
         return self

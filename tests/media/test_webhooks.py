@@ -21,7 +21,7 @@ from media.database.opening import open_database, secret
 from media.jobs.events import HOOKS_TOPIC
 from media.settings import Settings, SettingsError
 from media.webhook_signing import new_secret, tenant_secret
-from media.webhooks import Terms, WebhookDeliverer, retry_delay
+from media.webhooks import Terms, retry_delay
 from tests.databases import rows
 from tests.media.webhook_receivers import (
     OK,
@@ -108,7 +108,7 @@ async def test_without_a_setting_all_processes_sign_with_the_secret_that_one_of_
 @pytest.mark.parametrize("unusable", ["whsec_", "whsec_abc", "a2V5", "whsec_not base64", "secret"])
 def test_a_secret_that_receivers_would_read_differently_is_refused(unusable: str) -> None:
     with pytest.raises(SettingsError, match="SONOREEL_WEBHOOK_SECRET"):
-        WebhookDeliverer(None, Settings(webhook_secret=unusable))  # type: ignore[arg-type]
+        Settings(webhook_secret=unusable).checked()
 
 
 async def test_endpoints_get_the_types_they_asked_for(database: Database) -> None:
