@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import anyio
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Config, S3Store
+from obstore.store import S3Store
 
 from media.blob_names import checked_key, checked_prefix, content_disposition, media_type
 from media.blobs import BlobError, BlobInfo, BlobMissing
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 PART_BYTES = 16 << 20
 """With S3's limit of 10,000 parts, files of up to 160 GB."""
