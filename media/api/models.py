@@ -49,6 +49,24 @@ class Model(Struct, kw_only=True):
     description: str
     languages: tuple[str, ...]
     aliases: tuple[str, ...]
+    missing: str | None
+    """What is to be done before this model can run here; null when it can."""
+    image: ImageAbilities | None
+
+
+class ImageAbilities(Struct):
+    """What an image model takes. Without `sizes`, sides are multiples of `size_multiple`."""
+
+    sizes: tuple[tuple[int, int], ...]
+    default_size: tuple[int, int]
+    size_multiple: int
+    max_n: int
+    default_steps: int
+    max_steps: int
+    generates: bool
+    edits: bool
+    inpaints: bool
+    max_loras: int
 
 
 class ModelList(Struct):
@@ -62,8 +80,8 @@ def _price(card: Card) -> float:
     return card.price_per_million_characters or card.price_per_audio_minute or card.price_per_image or 0
 
 
-def model_of(card: Card, *, available: bool) -> Model:
-    """A card as the API shows it."""
+def model_of(card: Card, missing: str | None) -> Model:
+    """A card as the API shows it; `missing` is why it cannot run here."""
     return Model(
         id=card.id,
         created=card.created,
@@ -76,17 +94,23 @@ def model_of(card: Card, *, available: bool) -> Model:
         pricing=Pricing(input=_price(card)),
         task=card.task,
         embedded=card.embedded,
-        available=available,
+        available=missing is None,
         description=card.description,
         languages=card.languages,
         aliases=card.aliases,
+        missing=missing,
+        image=_image(card) if card.task == "image" else None,
     )
+
+
+def _image(card: Card) -> ImageAbilities:
+    return ImageAbilities(**{name: getattr(card, name) for name in ImageAbilities.__struct_fields__})
 
 
 async def list_models(request: Request) -> Response:
     """Every card, best first."""
     catalog = services_of(request).catalog
-    models = [_builtins(model_of(card, available=catalog.missing(card) is None)) for card in catalog.cards]
+    models = [_builtins(model_of(card, catalog.missing(card))) for card in catalog.cards]
     if vendor_of(request) == "together":
         return JSONResponse(models)
     return JSONResponse({"object": "list", "data": models})
@@ -96,7 +120,7 @@ async def retrieve_model(request: Request) -> Response:
     """One card by id or alias."""
     catalog = services_of(request).catalog
     found = catalog.describe(request.path_params["model"])
-    return JSONResponse(_builtins(model_of(found, available=catalog.missing(found) is None)))
+    return JSONResponse(_builtins(model_of(found, catalog.missing(found))))
 
 
 def _builtins(model: Model) -> dict[str, Any]:
