@@ -256,10 +256,14 @@ class JobRunner:
             await self._fail(job, error, working.progress)
 
     async def _fail(self, job: Job, error: BaseException, progress: dict[str, Any] | None) -> None:
-        if not isinstance(error, EngineError):
-            logger.error("job %s failed unexpectedly", job.id, exc_info=error)
-        told = msgspec.to_builtins(describe(error)) | {"status": status_of(error)}
+        status = status_of(error)
+        told = msgspec.to_builtins(describe(error)) | {"status": status}
         delay = retry_delay(error, job.failures + 1)
+        if not isinstance(error, EngineError):
+            if status < 500:
+                delay = None  # such as a URL that may not be pulled: the request is wrong, and stays so
+            else:
+                logger.error("job %s failed unexpectedly", job.id, exc_info=error)
         if delay is None:
             await self._insist(leases.finish, job, State.FAILED, error=told, progress=progress)
             return
