@@ -117,7 +117,7 @@ class Speaker:
         at = draw.uniform(-0.8, 0.0) if draw.random() < 0.15 else draw.uniform(0.0, 1.0 if draw.random() < 0.9 else 4.0)
         cut, level, voice = draw.random() < 0.3, 10 ** draw.uniform(-1.3, 0.0), draw.choice(list(self._pool))
         for _ in range(most):
-            voice = draw.choice(list(self._pool)) if draw.random() < 0.1 else voice
+            voice = draw.choice(list(self._pool)) if draw.random() < 0.4 else voice
             spoken = draw.choice(self._pool[voice])
             begin, stop = round(at * RATE), round(at * RATE) + len(spoken.samples)
             if begin >= len(samples) or (stop > len(samples) and not cut):

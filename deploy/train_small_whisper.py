@@ -1,13 +1,13 @@
 """Train a small Whisper on the embedded voices: a closed vocabulary, under 10 MB, for tests on meaning.
 
-    python -m deploy.train_small_whisper OUT [--minutes 90] [--threads 1]
+    python -m deploy.train_small_whisper OUT [--minutes 90] [--resume 0.5]
 
 Speech is synthesised while training: commands, numbers and random words in many voices, speeds and noises, several
 utterances to a window. As the times of all words are known, two auxiliary losses teach them: the encoder names the word
 of every frame (that head is thrown away), and two cross-attention heads of the last layer look at the word they write,
 so that text emerges within minutes on one core, and the heads give good word times. Windows begin with 6 s and grow to
-Whisper's 30 s. The model, English-only, is in OUT/ct2 in the format of CTranslate2; towards the end faster-whisper
-measures it every five minutes. Needs what the tests need.
+the model's own; some are padded to 30 s, as faster-whisper does. The model, English-only, is in OUT/ct2 in the format
+of CTranslate2; towards the end faster-whisper measures it every five minutes. Needs what the tests need.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ functional: Any = torch.nn.functional
 LOG = logging.getLogger(__name__)
 
 HOP, FRAME = 160, 0.02
+WINDOW, WHOLE = 12, 30
+"""Seconds of speech in a window at most; what the positions of the encoder are for, and faster-whisper pads to."""
 GRID = 0.1
 """Seconds to which timestamps are rounded: nobody knows them better, and unsure times would make the text look bad."""
 SEGMENT_PAUSE = 0.35
@@ -112,9 +114,9 @@ class Examples:
     def _end(self, start: float, duration: float) -> Row:
         return Row(self.ids["<|endoftext|>"], True, start, min(start + 0.3, duration))
 
-    def batch(self, seconds: int, size: int) -> dict[str, Any]:
-        """Tensors: mel (size, 80, 100 s), words by frame, inputs, targets, and where to look (size, rows, 50 s)."""
-        windows = [self._speaker.window(seconds) for _ in range(size)]
+    def batch(self, heard: int, seconds: int, size: int) -> dict[str, Any]:
+        """Tensors for windows of `seconds`, of which `heard` are not padding; looks is (size, rows, frames)."""
+        windows = [self._speaker.window(heard) for _ in range(size)]
         rows = [self.rows(audio, self._speaker.chance.random() < 0.5) for audio in windows]
         longest, frames = max(map(len, rows)) - 1, round(seconds / FRAME)
         inputs = torch.full((size, longest), self.ids["<|endoftext|>"])
@@ -124,7 +126,7 @@ class Examples:
             samples[index, : len(audio.samples)] = torch.from_numpy(audio.samples)
             for word, start, end in audio.words:
                 labels[index, _frames(start, end)] = WORDS.index(word) + 1
-            for at, (given, row) in enumerate(zip(written, written[1:], strict=False)):
+            for at, (given, row) in enumerate(itertools.pairwise(written)):
                 inputs[index, at] = given.token
                 if row.learned:
                     targets[index, at] = row.token
@@ -167,10 +169,9 @@ def model_of(words: Any) -> Any:
         no_timestamps_token_id=token("<|notimestamps|>"), is_multilingual=False, eos_token_id=end,
         alignment_heads=[[DECODER_LAYERS - 1, head] for head in range(ALIGNING)], **quiet,
     )  # fmt: skip
-    fast = copy.deepcopy(config)
-    fast._attn_implementation = "sdpa"
     for layer in model.model.encoder.layers:
-        layer.self_attn.config = fast
+        layer.self_attn.config = copy.deepcopy(config)
+        layer.self_attn.config._attn_implementation = "sdpa"
     return model
 
 
@@ -199,22 +200,21 @@ def losses_of(model: Any, namer: Any, batch: dict[str, Any]) -> tuple[Any, Any, 
     return text, named, -((wanted * looked).sum(2) / frames.clamp(min=1)).sum() / (frames > 0).sum().clamp(min=1)
 
 
-def window_of(done: float, chance: Any) -> tuple[int, int]:
-    """Seconds and windows of the next batch: short ones first, in the end only Whisper's own."""
-    if done < 0.4:
-        return 6, 16
-    return chance.choice(((6, 16), (12, 8), (30, 3))) if done < 0.65 else (30, 4)
+def window_of(done: float, chance: Any) -> tuple[int, int, int]:
+    """Seconds of sound in a window, its seconds with padding, and the windows of the next batch: short ones first."""
+    short, own, padded = (6, 6, 16), (WINDOW, WINDOW, 8), (WINDOW, WHOLE, 3)
+    return short if done < 0.4 else chance.choice((short, own) if done < 0.6 else (short, own, own, padded))
 
 
-def train(model: Any, words: Any, minutes: float, out: Path) -> None:
+def train(model: Any, words: Any, minutes: float, resumed: float, out: Path) -> None:
     """AdamW with a warm-up, and a cosine over the time there is."""
     speaker = Speaker(0)
-    speaker.fill(1500)
+    speaker.fill(3000)
     examples = Examples(speaker, words)
     namer = torch.nn.Linear(WIDTH, len(WORDS) + 1)
     parameters = [*model.parameters(), *namer.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.01, betas=(0.9, 0.98))
-    began, measured, history = time.monotonic(), 0.0, list[list[float]]()
+    began, measured, history = time.monotonic() - 60 * minutes * resumed, 0.0, list[list[float]]()
     for step in itertools.count():
         elapsed = time.monotonic() - began
         done = elapsed / (60 * minutes)
@@ -223,8 +223,8 @@ def train(model: Any, words: Any, minutes: float, out: Path) -> None:
         for group in optimizer.param_groups:
             group["lr"] = PEAK * min(1.0, (step + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * done))
         speaker.fill(4)
-        text, named, looked = losses_of(model, namer, examples.batch(*window_of(done, speaker.chance)))
         optimizer.zero_grad()
+        text, named, looked = losses_of(model, namer, examples.batch(*window_of(done, speaker.chance)))
         (text + max(0.0, 1 - done / 0.65) * named + 0.2 * looked).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -233,8 +233,7 @@ def train(model: Any, words: Any, minutes: float, out: Path) -> None:
             means = " ".join(f"{mean:6.3f}" for mean in np.mean(history[-50:], axis=0))
             LOG.info("step %6d %6.0f s  text, names, looks %s", step, elapsed, means)
         if elapsed - measured > 300:
-            measured = elapsed
-            directory = save(model, words, out)
+            measured, directory = elapsed, save(model, words, out)
             if done > 0.7:
                 measure(directory, 30)
 
@@ -246,19 +245,17 @@ def save(model: Any, words: Any, out: Path) -> Path:
 
     work = out / "transformers"
     model.save_pretrained(work)
-    transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(work)
+    transformers.WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW).save_pretrained(work)
     transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(work)
-    copied = ["tokenizer.json", "preprocessor_config.json"]
-    converter = ctranslate2.converters.TransformersConverter(str(work), copy_files=copied)
-    converter.convert(str(out / "ct2"), quantization="int8", force=True)
-    return out / "ct2"
+    files = ["tokenizer.json", "preprocessor_config.json"]
+    converter = ctranslate2.converters.TransformersConverter(str(work), copy_files=files)
+    return Path(converter.convert(str(out / "ct2"), quantization="int8", force=True))
 
 
 def measure(directory: Path, count: int) -> None:
     """Word error rates of faster-whisper on sequences of words that were never trained on."""
     model = WhisperModel(str(directory), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
     speaker = Speaker(1, unseen=True)
-    draw = speaker.chance
     for name, voices, speeds in (
         ("seen voices", VOICES, (0.8, 1.1)),
         ("unseen speeds", VOICES, UNSEEN_SPEEDS),
@@ -267,7 +264,7 @@ def measure(directory: Path, count: int) -> None:
         said, heard = [], []
         for _ in range(count):
             words = speaker.sentence()
-            spoken = speaker.say(words, draw.choice(voices), draw.uniform(*speeds))
+            spoken = speaker.say(words, speaker.chance.choice(voices), speaker.chance.uniform(*speeds))
             segments, _ = model.transcribe(np.pad(spoken.samples, RATE // 2), beam_size=1, temperature=0.0)
             said.append(" ".join(words))
             heard.append("".join(segment.text for segment in segments).strip())
@@ -279,16 +276,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", type=float, default=0.0, help="go on at this part of the time, from what is in OUT")
     options: Any = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     LOG.setLevel(logging.INFO)
     torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     words = tokenizer()
     model = model_of(words)
+    if options.resume:
+        model.load_state_dict(type(model).from_pretrained(options.out / "transformers").state_dict())
     LOG.info("%d words, %.1f M parameters", len(WORDS), model.num_parameters() / 1e6)
-    train(model, words, options.minutes, options.out)
+    train(model, words, options.minutes, options.resume, options.out)
     directory = save(model, words, options.out)
     size = sum(file.stat().st_size for file in directory.iterdir()) / 1e6
     LOG.info("%s: %.1f MB", directory, size)
