@@ -25,6 +25,7 @@ LOOKS = 3
 CANDIDATES = (
     "SELECT id, model, priority, clock_seconds() - created AS age FROM jobs "
     "WHERE state = 'queued' AND pool = $1 AND priority {} AND run_after <= clock_seconds() {} "
+    "AND NOT EXISTS (SELECT 1 FROM pools WHERE name = $1 AND paused = 1) "
     f"ORDER BY priority, vtime, id LIMIT {WINDOW}"
 )
 LOST = {
@@ -83,9 +84,6 @@ def register(runner: Runner, models: frozenset[str]) -> Operation[None]:
 
 def claim(runner: Runner, lease_seconds: float, choice: Choice) -> Operation[Job | None]:
     """Take the job whose turn it is, or None."""
-    rows = yield Statement("SELECT paused FROM pools WHERE name = $1 AND paused = 1", (runner.pool,))
-    if rows:
-        return None
     if choice.wanted == "batches_first":
         job = yield from _claim_one(runner, lease_seconds, choice, "= 2")
         if job is not None:

@@ -106,14 +106,11 @@ def _tag(jobs: list[NewJob]) -> Operation[dict[str, float]]:
     """
     tenant, pool, priority = _share(jobs[0])
     rows = yield Statement(
-        "SELECT vtime FROM jobs WHERE state = 'queued' AND pool = $1 AND priority = $2 ORDER BY vtime LIMIT 1",
+        "SELECT coalesce((SELECT vtime FROM jobs WHERE state = 'queued' AND pool = $1 AND priority = $2 "
+        "ORDER BY vtime LIMIT 1), (SELECT max(finish) FROM tenants WHERE pool = $1 AND priority = $2), 0.0) AS vtime",
         (pool, priority),
     )
-    if not rows:
-        rows = yield Statement(
-            "SELECT max(finish) AS vtime FROM tenants WHERE pool = $1 AND priority = $2", (pool, priority)
-        )
-    now, total = float(rows[0]["vtime"] or 0.0), sum(job.cost for job in jobs)
+    now, total = float(rows[0]["vtime"]), sum(job.cost for job in jobs)
     # One statement: two that read and then write would hand out the same share twice.
     rows = yield Statement(
         "INSERT INTO tenants (tenant, pool, priority, finish) VALUES ($1, $2, $3, CAST($4 AS DOUBLE PRECISION) + $5) "
