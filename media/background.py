@@ -8,10 +8,11 @@ from typing import Any
 
 from media.fetch import Fetcher, Limits
 from media.files import sweep_files, sweep_orphans
+from media.jobs.attempts import Terms, Workshop
 from media.jobs.handlers import HANDLERS
 from media.jobs.housekeeping import Janitor
 from media.jobs.leases import Runner
-from media.jobs.runner import JobRunner, Terms, Workshop
+from media.jobs.runner import JobRunner
 from media.services import Services
 from media.uploads import MEGABYTE
 from media.webhooks import WebhookDeliverer

@@ -7,31 +7,17 @@ A runner lives in the API process or in `sonoreel worker`. Whatever happens to i
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
-from time import monotonic
-from typing import Any, Literal, TypeAlias
 
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from media.blobs import BlobError, BlobStore
-from media.database import Database, DatabaseError, Operation
 from media.drain import Drain
-from media.errors import describe, status_of, unwrap
-from media.fetch import Fetcher
 from media.jobs import identity, leases
-from media.jobs.desk import Desk, Handler, Outcome, attempt_prefix, job_prefix
-from media.jobs.states import Job, Priority, State, retry_delay
+from media.jobs.attempts import Attempt, Terms, Workshop, ask
+from media.jobs.states import Job, Priority
 from media.jobs.store import queue_topic, worker_topic
-from models.catalog import Catalog
-from models.errors import AtCapacity, EngineError, EngineFailed
-from models.pool import Pool
 
 logger = logging.getLogger("sonoreel.jobs")
 
@@ -44,57 +30,19 @@ OTHERS_FIRST_SECONDS = 0.015
 BATCH_TURN = 10
 """Every so many claims batches go first, so that they are not starved."""
 
-Reason: TypeAlias = Literal["", "cancelled", "lost", "leaving"]
-
-
-@dataclass(slots=True)
-class _Working:
-    job: Job
-    since: float
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    reason: Reason = ""
-    progress: dict[str, Any] | None = None
-
-    def stop(self, reason: Reason) -> None:
-        if not self.reason:
-            self.reason = reason
-            self.scope.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What a runner works with: the same for all its jobs. `spools` is where they may have files of their own."""
-
-    database: Database
-    pool: Pool
-    catalog: Catalog
-    blobs: BlobStore
-    fetcher: Fetcher
-    handlers: Mapping[str, Handler]
-    spools: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a runner works. `tenant_cap` 0 is no cap."""
-
-    lease_seconds: float = 15.0
-    tenant_cap: int = 0
-    clock: Callable[[], float] = monotonic
-
 
 class JobRunner:
     """Runs jobs of one pool, up to `me.slots` at once, until its task is cancelled."""
 
     def __init__(
-        self, me: leases.Runner, workshop: Workshop, terms: Terms = Terms(), drain: Drain | None = None
+        self, me: leases.Runner, workshop: Workshop, terms: Terms | None = None, drain: Drain | None = None
     ) -> None:
         self._me = me
         self._shop = workshop
         self._database = workshop.database
-        self._terms = terms
+        self._terms = terms = terms or Terms()
         self._drain = drain
-        self._working: dict[str, _Working] = {}
+        self._working: dict[str, Attempt] = {}
         self._settling: set[str] = set()
         self._freed = anyio.Event()
         self._moved = anyio.Event()
@@ -117,7 +65,7 @@ class JobRunner:
                     await self._claim_on(jobs)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await self._attempt(self._database.run, leases.leave, self._me)
+                    await ask(self._database.run, leases.leave, self._me)
             around.cancel_scope.cancel()
 
     async def _leave_at_deadline(self, drain: Drain) -> None:
@@ -134,14 +82,16 @@ class JobRunner:
                     self._freed = anyio.Event()
                     await self._freed.wait()
                 asked = self._terms.clock()
-                job = await self._attempt(self._claim)
+                job = await ask(self._claim)
                 if job is not None:
                     self._claims += 1
                     self._busy += 1
-                    self._working[job.id] = working = _Working(job, asked)
-                    jobs.start_soon(self._work, working)
+                    self._working[job.id] = attempt = Attempt(
+                        job, asked, self._shop, self._terms, lambda: self._moved.set()
+                    )
+                    jobs.start_soon(self._work, attempt)
                     continue
-                due = await self._attempt(self._database.run, leases.next_due, self._me.pool)
+                due = await ask(self._database.run, leases.next_due, self._me.pool)
                 await watch.changed(min(due or SAFETY_SECONDS, SAFETY_SECONDS))
 
     async def _claim(self) -> Job | None:
@@ -176,124 +126,21 @@ class JobRunner:
 
     # ------------------------------------------------------------------ working
 
-    async def _work(self, working: _Working) -> None:
+    async def _work(self, attempt: Attempt) -> None:
+        id = attempt.job.id
         try:
             with self._drain.work() if self._drain is not None else nullcontext():
-                await self._do(working)
+                try:
+                    await attempt.perform()
+                finally:
+                    del self._working[id]
+                    self._settling.add(id)
+                    with anyio.CancelScope(shield=True):
+                        await attempt.close()
+                    self._settling.discard(id)
         finally:
             self._busy -= 1
             self._freed.set()
-
-    async def _do(self, working: _Working) -> None:
-        job = working.job
-        if job.cancel_requested:
-            working.stop("cancelled")
-        outcome: Outcome | None = None
-        error: BaseException | None = None
-        try:
-            with working.scope:
-                outcome = await self._handle(working)
-        except anyio.get_cancelled_exc_class():
-            working.reason = working.reason or "leaving"  # the runner's own task ends
-            raise
-        except (Exception, BaseExceptionGroup) as raised:  # noqa: BLE001 - it is the job's, and is written down there
-            error = unwrap(raised)
-        finally:
-            del self._working[job.id]
-            self._settling.add(job.id)
-            with anyio.CancelScope(shield=True):
-                if outcome is None:
-                    await self._forget(job, keep=None)  # first: whoever is told of the end finds no files
-                    await self._settle(working, error)
-                else:
-                    kept = await self._succeed(working, outcome)
-                    await self._forget(job, keep=job.attempt if kept else None)
-            self._settling.discard(job.id)
-
-    async def _handle(self, working: _Working) -> Outcome:
-        job = working.job
-        handler = self._shop.handlers.get(job.kind)
-        if handler is None:
-            raise EngineFailed(f"This runner does not know jobs of kind {job.kind!r}.")
-        directory = await anyio.to_thread.run_sync(self._directory)
-
-        def report(progress: dict[str, Any]) -> None:
-            working.progress = progress
-            self._moved.set()
-
-        try:
-            shop = self._shop
-            desk = Desk(shop.pool, shop.catalog, shop.blobs, shop.fetcher, directory, job, report)
-            return await handler(job, desk)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
-
-    def _directory(self) -> Path:
-        self._shop.spools.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="job-", dir=self._shop.spools))
-
-    async def _succeed(self, working: _Working, outcome: Outcome) -> bool:
-        """Write down what an attempt has made; returns whether it counts, or may."""
-        done = {"outputs": msgspec.to_builtins(outcome.outputs), "answer": outcome.answer}
-        return await self._insist(
-            leases.finish,
-            working.job,
-            State.SUCCEEDED,
-            result=done,
-            progress=working.progress,
-            usage=outcome.usage,
-        )
-
-    async def _settle(self, working: _Working, error: BaseException | None) -> None:
-        """Write down how an attempt ended that has made nothing."""
-        job = working.job
-        if working.reason == "cancelled":
-            await self._insist(leases.finish, job, State.CANCELLED, progress=working.progress)
-        elif working.reason == "leaving":
-            await self._insist(leases.release, job, 0.0, failed=False)
-        elif error is not None:
-            await self._fail(job, error, working.progress)
-
-    async def _fail(self, job: Job, error: BaseException, progress: dict[str, Any] | None) -> None:
-        status = status_of(error)
-        told = msgspec.to_builtins(describe(error)) | {"status": status}
-        delay = retry_delay(error, job.failures + 1)
-        if not isinstance(error, EngineError):
-            if status < 500:
-                delay = None  # such as a URL that may not be pulled: the request is wrong, and stays so
-            else:
-                logger.error("job %s failed unexpectedly", job.id, exc_info=error)
-        if delay is None:
-            await self._insist(leases.finish, job, State.FAILED, error=told, progress=progress)
-            return
-        logger.warning("attempt %d of job %s failed and is repeated: %s", job.attempt, job.id, told["message"])
-        # Where there was no room, nothing was tried.
-        counts = not isinstance(error, AtCapacity)
-        await self._insist(leases.release, job, delay, failed=counts, error=told)
-
-    async def _insist(self, operation: Callable[..., Operation[bool]], job: Job, *args: Any, **kwargs: Any) -> bool:
-        """Have the last word on an attempt, for as long as it is ours. True too when nobody could be told."""
-        give_up = self._terms.clock() + self._terms.lease_seconds
-        while self._terms.clock() < give_up:
-            said: bool | None = await self._attempt(self._database.run, operation, job, *args, **kwargs)
-            if said is not None:
-                return said
-        return True
-
-    async def _forget(self, job: Job, keep: int | None) -> None:
-        """Delete what this attempt has made, or, when it is the one to `keep`, what earlier ones have.
-
-        Not what later ones make: who could not be told that this one is over may be at the next.
-        """
-        prefixes = [attempt_prefix(job)]
-        if keep is not None:
-            prefixes = [f"{job_prefix(job.id)}{attempt}/" for attempt in range(1, keep)]
-        try:
-            for prefix in prefixes:
-                await self._shop.blobs.delete([blob.key async for blob in self._shop.blobs.list(prefix)])
-        except BlobError as error:
-            logger.warning("results of an attempt that does not count are left for the janitor: %s", error)
 
     # ------------------------------------------------------------------ leases
 
@@ -303,10 +150,10 @@ class JobRunner:
             while True:
                 judged = list(self._working.values())  # what is claimed meanwhile is not in the answer
                 if self._terms.clock() >= due:
-                    held = await self._attempt(self._renew)
+                    held = await ask(self._renew)
                     due = self._terms.clock() + self._terms.lease_seconds / 3
                 else:
-                    held = await self._attempt(self._database.run, leases.look, self._me)
+                    held = await ask(self._database.run, leases.look, self._me)
                 if held is not None:
                     self._obey(held, judged)
                 await watch.changed(max(due - self._terms.clock(), 0.0))
@@ -324,7 +171,7 @@ class JobRunner:
         self._peers = await self._database.run(leases.peers, self._me)
         return held
 
-    def _obey(self, held: leases.Held, judged: list[_Working]) -> None:
+    def _obey(self, held: leases.Held, judged: list[Attempt]) -> None:
         for working in judged:
             job = working.job
             if self._working.get(job.id) is not working:
@@ -355,14 +202,14 @@ class JobRunner:
             await self._moved.wait()
             self._moved = anyio.Event()
             if moved := self._progress():
-                await self._attempt(self._database.run, leases.write_progress, self._me, moved)
+                await ask(self._database.run, leases.write_progress, self._me, moved)
             await anyio.sleep(TICK_SECONDS)
 
     async def _reap(self) -> None:
         while True:
-            neighbours = await self._attempt(self._database.run, leases.workers_of_host, self._me.host)
+            neighbours = await ask(self._database.run, leases.workers_of_host, self._me.host)
             dead = await anyio.to_thread.run_sync(self._dead, neighbours or {})
-            count = await self._attempt(self._database.run, leases.reap, tuple(dead))
+            count = await ask(self._database.run, leases.reap, tuple(dead))
             if count:
                 logger.warning("%d jobs were taken from runners that died", count)
             await anyio.sleep(self._terms.lease_seconds / 4)
@@ -370,12 +217,3 @@ class JobRunner:
     def _dead(self, neighbours: dict[str, str]) -> list[str]:
         """Runners of this host whose processes are gone. Reads /proc."""
         return [id for id, process in neighbours.items() if self._me.host and not identity.is_alive(process)]
-
-    async def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Ask the database; None while it cannot be reached."""
-        try:
-            return await call(*args, **kwargs)
-        except DatabaseError as error:
-            logger.warning("the ledger cannot be reached: %s", error)
-            await anyio.sleep(SAFETY_SECONDS)
-            return None

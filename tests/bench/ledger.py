@@ -21,8 +21,9 @@ from media.database import Database
 from media.database.opening import open_database
 from media.fetch import Fetcher, Limits
 from media.jobs import identity, store
+from media.jobs.attempts import Terms, Workshop
 from media.jobs.desk import Desk, Outcome
-from media.jobs.runner import JobRunner, Terms, Workshop
+from media.jobs.runner import JobRunner
 from media.jobs.states import Job, NewJob, Priority, Usage
 from media.jobs.watching import follow
 from media.local_blobs import LocalBlobs

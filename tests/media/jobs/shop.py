@@ -16,9 +16,10 @@ from media.blobs import BlobStore
 from media.database import Database, DatabaseError, Operation, P, T, Watch
 from media.drain import Drain
 from media.fetch import Fetcher, Limits
+from media.jobs.attempts import Terms, Workshop
 from media.jobs.desk import Desk, Handler, Outcome
 from media.jobs.handlers import HANDLERS
-from media.jobs.runner import JobRunner, Terms, Workshop
+from media.jobs.runner import JobRunner
 from media.jobs.states import Job, NewJob, State, Usage
 from media.jobs.watching import follow, until_final
 from media.local_blobs import LocalBlobs

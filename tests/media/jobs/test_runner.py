@@ -11,8 +11,9 @@ from media.database import Database
 from media.drain import Drain
 from media.errors import ApiError
 from media.jobs import leases, store
+from media.jobs.attempts import Workshop
 from media.jobs.desk import Desk, Outcome
-from media.jobs.runner import TICK_SECONDS, Workshop
+from media.jobs.runner import TICK_SECONDS
 from media.jobs.states import MAX_FAILURES, Job, Priority, State, Usage
 from tests.media.jobs.shop import (
     TIMEOUT,

@@ -7,10 +7,11 @@ import pytest
 
 from media.blobs import BlobError
 from media.database import Database, Notify, Operation
-from media.jobs import leases, runner, store
+from media.jobs import attempts, leases, runner, store
+from media.jobs.attempts import Terms, Workshop
 from media.jobs.desk import Desk, Outcome
-from media.jobs.runner import Terms, Workshop
-from media.jobs.states import Job, State, Usage
+from media.jobs.states import MAX_FAILURES, Job, State, Usage
+from models.errors import AtCapacity
 from tests.media.jobs.shop import TIMEOUT, Bench, FaultyDatabase, ended, keys, nothing, working
 from tests.media.ledgers import LEASE, SQLITE_ONLY, Travel, claimed, new_runner, now, query, submitted
 
@@ -22,14 +23,17 @@ LONG = Terms(lease_seconds=3600.0)
 @pytest.fixture
 def faulty(database: Database, monkeypatch: pytest.MonkeyPatch) -> FaultyDatabase:
     """The same database through a connection that can be cut; a runner tries again at once."""
-    monkeypatch.setattr(runner, "SAFETY_SECONDS", 0.02)
+    monkeypatch.setattr(attempts, "UNREACHABLE_SECONDS", 0.02)
     return FaultyDatabase(database)
 
 
 async def taken_over(database: Database, workshop: Workshop, travel: Travel, job: Job) -> Job:
     """Time passes until the job's lease is over, and another runner has it and has kept a file."""
+    with anyio.fail_after(TIMEOUT):
+        while not await database.run(query, "SELECT id FROM workers"):  # it renews once, at its start
+            pass
     await travel(LONG.lease_seconds + 1)
-    assert await database.run(leases.reap) == 1
+    await database.run(leases.reap)
     held = await claimed(database, new_runner("other"))
     assert held is not None
     assert (held.id, held.attempt) == (job.id, 2)
@@ -90,6 +94,30 @@ async def test_a_lease_is_kept_for_as_long_as_the_work_takes(database: Database,
             bench.go.set()
             over = await ended(database, job)
     assert (over.state, over.attempt, over.failures) == (State.SUCCEEDED, 1, 0)
+
+
+@SQLITE_ONLY
+async def test_a_lease_is_kept_while_the_end_takes_its_time(
+    database: Database, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = anyio.Event()
+
+    async def slow(keys: object) -> None:
+        await gate.wait()
+
+    bench = Bench()
+    job = await submitted(database)
+    async with working(workshop, bench, terms=SHORT):
+        await bench.has(begun=1)
+        monkeypatch.setattr(workshop.blobs, "delete", slow)
+        await database.run(store.cancel, "x", job.id)
+        await bench.has(stopped=1)
+        with anyio.fail_after(TIMEOUT):
+            while await lease_over(database) < 3 * SHORT.lease_seconds:  # noqa: ASYNC110 - nobody announces it
+                await anyio.sleep(0.01)
+        gate.set()
+        over = await ended(database, job)
+    assert (over.state, over.attempt, over.failures) == (State.CANCELLED, 1, 0)
 
 
 async def lease_over(database: Database) -> float:
@@ -181,6 +209,19 @@ async def test_a_job_that_comes_back_to_its_runner_is_not_taken_for_the_one_befo
         over = await ended(database, job)
     assert (over.state, over.attempt, over.failures, tries) == (State.SUCCEEDED, 3, 2, 3)
     assert await keys(workshop.blobs, job) == {"3/out.bin"}
+
+
+@SQLITE_ONLY
+async def test_no_room_is_no_failure_however_often(database: Database, workshop: Workshop) -> None:
+    async def crowded(job: Job, desk: Desk) -> Outcome:
+        if job.attempt <= MAX_FAILURES:
+            raise AtCapacity("no room", retry_after=0.01)
+        return Outcome((), Usage("images", 1))
+
+    job = await submitted(database)
+    async with working(workshop, crowded):
+        over = await ended(database, job)
+    assert (over.state, over.attempt, over.failures) == (State.SUCCEEDED, MAX_FAILURES + 1, 0)
 
 
 @SQLITE_ONLY
