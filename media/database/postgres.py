@@ -135,13 +135,21 @@ class PostgresDatabase:
     async def _transact(self, operation: Operation[T]) -> T:
         topics: list[str] = []
         async with self._pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
             try:
-                async with connection.transaction():
-                    value = await self._drive(connection, operation, topics)
-                    if topics:
-                        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, _payload(topics))
+                value = await self._drive(connection, operation, topics)
+                if topics:
+                    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, _payload(topics))
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    if not connection.is_closed():
+                        await transaction.rollback()
+                raise
             finally:
                 operation.close()
+            with anyio.CancelScope(shield=True):  # half-way through, nobody would know what became of it
+                await transaction.commit()
         self._watches.notify(topics)
         return value
 

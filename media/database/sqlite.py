@@ -135,7 +135,8 @@ class SqliteDatabase:
             connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
             connection.row_factory = sqlite3.Row
             connection.create_function("clock_seconds", 0, self._clock)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            _enter_wal(connection)
+            for pragma in ("synchronous=FULL", "foreign_keys=ON"):
                 connection.execute(f"PRAGMA {pragma}")
             self._connection = connection
         except (sqlite3.Error, OSError) as error:
@@ -208,6 +209,19 @@ class SqliteDatabase:
     def _execute(self, statement: Statement) -> Rows:
         values: dict[str, Any] = {str(place): value for place, value in enumerate(statement.args, 1)}
         return [dict(row) for row in self._connection.execute(statement.sql, values)]
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Write ahead; SQLite itself does not wait for another process that makes a new file do the same at this moment."""
+    give_up = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(LOOK_SECONDS)
 
 
 def _nothing() -> None:

@@ -107,6 +107,20 @@ async def test_a_server_that_ends_a_transaction_cannot_be_reached_and_then_can(
         await submitted(after)
 
 
+async def test_a_caller_that_is_cancelled_leaves_its_connection_in_order(
+    alone: PostgresDatabase, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    asleep = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(31)' AND state = 'active'"
+    async with connect() as other, anyio.create_task_group() as tasks:
+        tasks.start_soon(alone.run, query, "SELECT pg_sleep(31)")
+        with anyio.fail_after(10):
+            while not await other.run(query, asleep):
+                pass
+        tasks.cancel_scope.cancel()
+    assert await alone.run(query, "SELECT 1 AS one") == [{"one": 1}]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_transactions_that_wait_for_each_other_are_tried_again(database: Database, connect: Connect) -> None:
     for name in "ab":
         await database.run(query, "INSERT INTO secrets VALUES ($1, '0')", name)

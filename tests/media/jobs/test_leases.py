@@ -20,6 +20,7 @@ from tests.media.ledgers import (
     new_runner,
     now,
     query,
+    quiet,
     renewed,
     started,
     submitted,
@@ -178,8 +179,7 @@ async def test_the_jobs_of_a_dead_runner_are_given_to_others_at_once(database: D
     await database.run(leases.register, B, frozenset())
     job = await started(database)
     with database.watch(store.queue_topic("default")) as watch:
-        while await watch.changed(0.05):
-            pass
+        await quiet(watch)
         assert await database.run(leases.reap, ("a", "none")) == 1
         assert await watch.changed(5)
     assert (await now(database, job)).error == leases.LOST | {"message": "The process that ran it died."}
@@ -212,11 +212,27 @@ async def test_many_reapers_take_each_job_once(database: Database, connect: Conn
     assert rows == [{"state": "queued", "failures": 1, "revision": 3}]
 
 
-async def test_what_was_to_stop_when_its_runner_died_is_cancelled(database: Database) -> None:
+@pytest.mark.parametrize("failures", [0, MAX_FAILURES - 1])
+async def test_what_was_to_stop_when_its_runner_died_is_cancelled(database: Database, failures: int) -> None:
     job = await started(database)
+    await database.run(query, "UPDATE jobs SET failures = $1", failures)
     await database.run(store.cancel, "x", job.id)
     await database.run(leases.reap, ("a",))
     assert (await now(database, job)).state is State.CANCELLED
+
+
+async def test_whoever_may_have_something_to_do_now_is_woken(database: Database) -> None:
+    with database.watch(store.queue_topic("default")) as watch:
+        await quiet(watch)
+        job = await submitted(database)
+        assert await watch.changed(5)
+        await claimed(database)
+        await quiet(watch)
+        held = await now(database, job)
+        await database.run(leases.finish, held, State.SUCCEEDED)  # its tenant may have had as many as it may
+        assert await watch.changed(5)
+        await database.run(store.pause, "default", paused=False)
+        assert await watch.changed(5)
 
 
 @pytest.mark.parametrize("failed", [True, False])
@@ -276,8 +292,7 @@ async def test_an_end_is_put_into_the_outbox_of_every_receiver_that_wants_it(dat
         await database.run(query, sql, id, tenant, f"https://{id}", types)
     job = await started(database, webhook="https://own")
     with database.watch("hooks") as watch:
-        while await watch.changed(0.05):
-            pass
+        await quiet(watch)
         await database.run(leases.finish, job, State.SUCCEEDED)
         assert await watch.changed(5)
     hooks = await database.run(query, "SELECT endpoint, url, type, event, state, tries FROM hooks")

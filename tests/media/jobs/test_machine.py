@@ -162,4 +162,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 def test_whatever_happens_in_whatever_order() -> None:
-    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))

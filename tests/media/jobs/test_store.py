@@ -8,7 +8,19 @@ import pytest
 from media.database import Database
 from media.jobs import leases, store
 from media.jobs.states import IdempotencyConflict, Job, Priority, QueueFull, State
-from tests.media.ledgers import LEASE, Connect, Travel, claimed, new_job, new_runner, now, query, started, submitted
+from tests.media.ledgers import (
+    LEASE,
+    Connect,
+    Travel,
+    claimed,
+    new_job,
+    new_runner,
+    now,
+    query,
+    quiet,
+    started,
+    submitted,
+)
 
 
 async def order(database: Database) -> str:
@@ -163,8 +175,7 @@ async def test_cancelling_what_waits_ends_it_and_what_runs_is_told(database: Dat
     running = await started(database)
     waiting = await submitted(database)
     with database.watch(store.worker_topic("a")) as watch:
-        while await watch.changed(0.05):
-            pass
+        await quiet(watch)
         ended = await database.run(store.cancel, "x", waiting.id)
         assert ended is not None
         assert (ended.state, ended.finished is not None) == (State.CANCELLED, True)
