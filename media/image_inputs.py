@@ -81,7 +81,7 @@ class ImageInputs:
 
     async def _fetch(self, source: ImageSource | str, param: str) -> Path:
         path = self.directory / f"{param.partition('[')[0]}-{len(self.images)}"
-        url = source if isinstance(source, str) else source.image_url
+        url = source if isinstance(source, str) else source.image_url or ""
         if url.startswith("data:"):
             await anyio.to_thread.run_sync(path.write_bytes, self._decoded(url, param))
         elif url:

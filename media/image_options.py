@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,22 +21,30 @@ SIZE = re.compile(r"([0-9]{1,5})[x*×]([0-9]{1,5})")
 RATIO = re.compile(r"([0-9]{1,3}):([0-9]{1,3})")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 FILE_NAME = re.compile(r"[\w-][\w.-]*")
+NULL = msgspec.Raw(b"null")
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 EFFORT = {"low": 0.5, "draft": 0.5, "medium": 1.0, "standard": 1.0, "auto": 1.0, "high": 1.5, "hd": 1.5}
 """Shares of a model's usual steps that OpenAI's qualities stand for."""
+
+
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
+"""What a client notes on its job, within OpenAI's limits: every list of jobs carries it."""
 
 
 class ImageLora(Struct):
     """An adapter: a hub id, or a file in the server's SONOREEL_LORAS_DIR."""
 
     path: str
-    scale: float = 1.0
+    scale: float | None = None
 
 
 class ImageSource(Struct):
     """An image: its URL (https or data), or the id of an uploaded file."""
 
-    image_url: str = ""
-    file_id: str = ""
+    image_url: str | None = None
+    file_id: str | None = None
 
 
 class ImageOptions(Struct, kw_only=True):
@@ -67,7 +75,7 @@ class ImageOptions(Struct, kw_only=True):
     stream: bool = False
     partial_images: Annotated[int, Meta(ge=0, le=3)] = 0
     webhook: str = ""
-    metadata: dict[str, str] = {}
+    metadata: Metadata = {}
 
 
 class GenerationBody(ImageOptions, kw_only=True):
@@ -104,7 +112,7 @@ def engine_request(options: ImageOptions, card: Card, vendor: Vendor, loras: Pat
         format=options.output_format or ("jpeg" if vendor == "together" else "png"),
         compression=options.output_compression,
         strength=options.strength,
-        loras=tuple(LoraWeights(_lora(lora.path, loras), lora.scale) for lora in options.image_loras),
+        loras=tuple(LoraWeights(_lora(lora.path, loras), _scale(lora)) for lora in options.image_loras),
         speed=options.speed,
         previews=max(options.partial_images, 1),
         safety=not options.disable_safety_checker,
@@ -118,6 +126,8 @@ def _size(options: ImageOptions, card: Card) -> tuple[int, int]:
         if found is None:
             raise ApiError(400, "invalid_value", "size must be auto or WIDTHxHEIGHT in pixels", param="size")
         named = int(found[1]), int(found[2])
+        if 0 in named:
+            raise ApiError(400, "invalid_value", "size must be at least one pixel each way", param="size")
         if (width or named[0], height or named[1]) != named:
             raise ApiError(400, "invalid_value", "size contradicts width and height: send one of them", param="size")
         return named
@@ -137,6 +147,10 @@ def _steps(quality: str, card: Card) -> int:
     return 0 if effort == 1.0 else min(max(round(card.default_steps * effort), 1), card.max_steps)
 
 
+def _scale(lora: ImageLora) -> float:
+    return 1.0 if lora.scale is None else lora.scale
+
+
 def _lora(path: str, folder: Path | None) -> str:
     if HUB_ID.fullmatch(path):
         return path
@@ -147,8 +161,11 @@ def _lora(path: str, folder: Path | None) -> str:
 
 
 def read_json(body: bytes, kind: type[GenerationBody] | type[EditBody]) -> Any:
-    """Parse a JSON body. Raises: ApiError 400 that names the field."""
+    """Parse a JSON body; what is null is left open. Raises: ApiError 400 that names the field."""
     try:
+        fields = _OBJECT.decode(body)
+        if NULL in fields.values():
+            body = msgspec.json.encode({name: value for name, value in fields.items() if value != NULL})
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise ApiError(400, "invalid_value", str(error), param=field_of(error)) from error

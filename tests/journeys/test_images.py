@@ -14,6 +14,7 @@ from openai import BadRequestError, OpenAI
 from PIL import Image
 from together import Together
 
+from media.image_options import EditBody, GenerationBody
 from tests.fakes import square
 from tests.journeys.painting import painter
 from tests.journeys.server_process import ServerProcess, running_server
@@ -126,6 +127,17 @@ def test_json_edits_take_data_urls_and_files(server: ServerProcess, openai: Open
         assert opened(answer.json()["data"][0]["b64_json"]).size == (16, 16)
 
 
+def test_what_is_null_is_left_open(server: ServerProcess) -> None:
+    file = httpx.post(f"{server.url}/v1/files", files={"file": ("a.png", PNG)}, data={"purpose": "vision"}).json()["id"]
+    source = {"image_url": None, "file_id": file}
+    for path, kind, images in (("generations", GenerationBody, {}), ("edits", EditBody, {"images": [source]})):
+        nulls = dict.fromkeys(kind.__struct_fields__)
+        body = nulls | {"model": "painter", "prompt": "paint"} | images
+        answer = httpx.post(f"{server.url}/v1/images/{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["output_format"] == "png"
+
+
 def test_the_sdk_raises_what_the_server_says(openai: OpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
         openai.images.generate(model="painter", prompt="invalid")
@@ -137,6 +149,11 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"prompt": "p", "n": 0}, 400, "invalid_value", "n"),
     ({"prompt": "p", "n": "two"}, 400, "invalid_value", "n"),
     ({"prompt": "p", "size": "large"}, 400, "invalid_value", "size"),
+    ({"prompt": "p", "size": "0x0"}, 400, "invalid_value", "size"),
+    ({"prompt": None}, 400, "missing_required_parameter", "prompt"),
+    ({"prompt": "p", "metadata": {"a": 1}}, 400, "invalid_value", "metadata[...]"),
+    ({"prompt": "p", "metadata": {"a": "x" * 513}}, 400, "invalid_value", "metadata[...]"),
+    ({"prompt": "p", "metadata": {str(number): "" for number in range(17)}}, 400, "invalid_value", "metadata"),
     ({"prompt": "p", "size": "64x64", "width": 32}, 400, "invalid_value", "size"),
     ({"prompt": "p", "width": 33}, 400, "invalid_value", "width"),
     ({"prompt": "p", "steps": 5000}, 400, "invalid_value", "steps"),
