@@ -1,12 +1,14 @@
 """Requests that become jobs: what their headers ask of the ledger, and the two ways to answer them.
 
-A synchronous call is a job that somebody waits for: whoever hangs up cancels it. With `Prefer: respond-async`
-(RFC 7240), or `?async=true` where headers cannot be set, the answer is 202 and the job goes on by itself.
+A synchronous call is a job that somebody waits for: whoever hangs up cancels it, unless it has an Idempotency-Key,
+with which they or others may come back for it. With `Prefer: respond-async` (RFC 7240), or `?async=true` where headers
+cannot be set, the answer is 202 and the job goes on by itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -18,13 +20,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from media.access import tenant_of
+from media.blobs import BlobError
 from media.errors import ApiError, unwrap
 from media.job_objects import present
 from media.jobs import store
+from media.jobs.desk import input_prefix
 from media.jobs.states import IdempotencyConflict, Job, NewJob, Priority, QueueFull, State
 from media.jobs.watching import follow
 from media.services import Services, services_of
 from media.webhook_urls import check_webhook_url
+
+logger = logging.getLogger("sonoreel.jobs")
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 TRUE = frozenset({"true", "1", "yes"})
@@ -84,7 +90,7 @@ def new_job(
 ) -> NewJob:
     """A job for this request. `asked` is what the client sent, contents of files included: to tell it by its key."""
     settings = services_of(request).settings
-    digest = hashlib.sha256(msgspec.json.encode([kind, asked], order="sorted"))
+    digest = hashlib.sha256(msgspec.json.encode([kind, asked, preferences.webhook], order="sorted"))
     return NewJob(
         id=id,
         tenant=tenant_of(request),
@@ -102,7 +108,21 @@ def new_job(
 
 
 async def submit(services: Services, job: NewJob) -> Job:
-    """Queue a job. Raises: ApiError 409 for a key that was used otherwise, 429 when too many wait."""
+    """Queue a job; the files it came with go if it is not queued, because it was before or may not be.
+
+    Raises: ApiError 409 for a key that was used otherwise, 429 when too many wait.
+    """
+    try:
+        stored = await _queued(services, job)
+    except ApiError:
+        await _forget_inputs(services, job.id)
+        raise
+    if stored.id != job.id:
+        await _forget_inputs(services, job.id)
+    return stored
+
+
+async def _queued(services: Services, job: NewJob) -> Job:
     try:
         (stored,) = await services.database.run(store.submit, [job], services.settings.max_queued_jobs)
     except IdempotencyConflict:
@@ -112,6 +132,13 @@ async def submit(services: Services, job: NewJob) -> Job:
         message = f"{full.limit} jobs of this key are waiting already (SONOREEL_MAX_QUEUED_JOBS): wait for some to end"
         raise ApiError(429, "queue_full", message, retry_after=FULL_RETRY_SECONDS) from None
     return stored
+
+
+async def _forget_inputs(services: Services, id: str) -> None:
+    try:
+        await services.blobs.delete([blob.key async for blob in services.blobs.list(input_prefix(id))])
+    except BlobError as error:
+        logger.warning("files of a request that was not queued are left for the janitor: %s", error)
 
 
 async def accepted(request: Request, job: Job) -> Response:
@@ -124,7 +151,10 @@ async def accepted(request: Request, job: Job) -> Response:
 
 
 async def finished(request: Request, job: Job, on_change: Callable[[Job], Awaitable[None]] | None = None) -> Job:
-    """The job when it has ended well; `on_change` sees it on its way. Cancelled if the client hangs up.
+    """The job when it has ended well; `on_change` sees it on its way.
+
+    Cancelled if the client hangs up, but not if it has an Idempotency-Key: others may wait for it as well, and a
+    client whose connection broke comes back with the key for what it asked for.
 
     Raises: ApiError with the job's own error, or 499 for a client that has left.
     """
@@ -141,7 +171,7 @@ async def finished(request: Request, job: Job, on_change: Callable[[Job], Awaita
     except BaseExceptionGroup as group:
         raise unwrap(group) from None
     finally:
-        if last is None or not last.state.final:
+        if job.idempotency_key is None and (last is None or not last.state.final):
             with anyio.CancelScope(shield=True):
                 last = await services.database.run(store.cancel, job.tenant, job.id)
     if last is None:

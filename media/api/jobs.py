@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from media.jobs.watching import follow
 from media.openapi import Operation
 from media.services import services_of
 
+EVENT_ID = re.compile(r"[0-9]{1,18}")
 KEEP_ALIVE_SECONDS = 15.0
 """Between two comments on a stream, so that no proxy takes it for dead."""
 
@@ -144,8 +146,8 @@ async def job_events(request: Request) -> Response:
     """The job as server-sent events, whenever it changes."""
     services, id = services_of(request), request.path_params["id"]
     _existing(await services.database.run(store.get, tenant_of(request), id), request)
-    last = request.headers.get("last-event-id", "0")
-    if not last.isdigit():
+    last = request.headers.get("last-event-id") or "0"
+    if not EVENT_ID.fullmatch(last):
         raise ApiError(400, "invalid_value", "Last-Event-ID must be one of this stream", param="Last-Event-ID")
     return JobEvents(request, id, int(last))
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.databases import database_url, postgres_server
+from tests.fakes import square
 from tests.journeys.painting import WORKER, events, painter, processes, submit, until
 from tests.journeys.server_process import ServerProcess, running_server
 
@@ -179,6 +180,41 @@ def test_a_client_that_hangs_up_cancels_what_it_waited_for(server: ServerProcess
     assert until(client, server.url, left["id"], "cancelled")["priority"] == "realtime"
 
 
+def test_who_comes_back_with_the_key_gets_what_the_broken_connection_asked_for(
+    server: ServerProcess, client: httpx.Client, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    body = {"model": "painter", "prompt": f"wait {gate}"}
+    key = {"idempotency-key": "comes-back"}
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(f"{server.url}/v1/images/generations", json=body, headers=key, timeout=1.0)
+    job = generate(client, server, body, prefer="respond-async", **key).json()
+    until(client, server.url, job["id"], "running")
+    gate.write_bytes(b"")  # returns when the painter has opened it
+    answer = generate(client, server, body, **key)
+    assert (answer.status_code, answer.json()["id"]) == (200, job["id"])
+
+
+def test_files_of_a_request_that_was_sent_before_are_not_kept_twice(
+    server: ServerProcess, client: httpx.Client
+) -> None:
+    def edit(prompt: str) -> httpx.Response:
+        return client.post(
+            f"{server.url}/v1/images/edits?async=true",
+            data={"model": "painter", "prompt": prompt},
+            files={"image": ("a.png", square("png", 16, 16))},
+            headers={"idempotency-key": "with-a-file"},
+        )
+
+    job = edit("paint").json()["id"]
+    until(client, server.url, job, "succeeded")
+    before = jobs_with_files(server)
+    assert edit("paint").json()["id"] == job
+    assert error(edit("paint else"), 409)["code"] == "idempotency_key_reused"
+    assert jobs_with_files(server) == before
+
+
 def test_a_dead_worker_is_retried_and_then_told(server: ServerProcess, client: httpx.Client) -> None:
     failed = until(client, server.url, submit(client, server.url, "kill")["id"], "failed")
     assert failed["attempt"] >= 2
@@ -234,6 +270,10 @@ def test_events_go_on_where_they_were_left(server: ServerProcess, client: httpx.
     assert [each["status"] for _, each in again] == ["succeeded"]
     refused = client.get(f"{server.url}/v1/jobs/{job['id']}/events", headers={"last-event-id": "x"})
     assert error(refused, 400)["param"] == "Last-Event-ID"
+    for odd in (b"9" * 5000, b"\xb2"):
+        refused = client.get(f"{server.url}/v1/jobs/{job['id']}/events", headers=[(b"last-event-id", odd)])
+        assert error(refused, 400)["param"] == "Last-Event-ID"
+    assert list(events(client, server.url, job["id"], **{"last-event-id": ""}))
 
 
 def test_a_paused_pool_starts_nothing(server: ServerProcess, client: httpx.Client) -> None:
@@ -388,3 +428,7 @@ def files(server: ServerProcess, id: str) -> list[Path]:
 
 def files_of(server: ServerProcess, id: str) -> list[str]:
     return [path.name for path in files(server, id)]
+
+
+def jobs_with_files(server: ServerProcess) -> set[str]:
+    return {path.name for path in (server.data_dir / "blobs" / "jobs").iterdir()}
