@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.shapes import SIDE, Scene, any_scene, caption, held_out_prompts, omit, read
+from deploy.score_shapes import score
+from deploy.shapes import SIDE, Scene, any_scene, caption, omit
 from deploy.shapes_autoencoder import autoencoder, encode, standardise, start_as_average, train_autoencoder
 from deploy.shapes_text import WIDTH, say, text_encoder, tokenizer, tokens_of, train_text_encoder
 from models.torch_runtime import import_torch
@@ -91,26 +92,6 @@ def train_denoiser(pipe: Any, scenes: list[Scene], latents: Any, *, minutes: flo
     pipe.unet = kept
 
 
-def score(pipe: Any, *, guidance: float = 3.0, steps: int = 8) -> dict[str, float]:
-    """The share of held-out prompts whose background, colour and shape the check reads back from the picture."""
-    prompts = held_out_prompts()
-    generator = torch.Generator().manual_seed(0)
-    pictures = pipe(
-        [prompt for prompt, _ in prompts], num_inference_steps=steps, guidance_scale=guidance,
-        generator=generator, output_type="np",
-    ).images  # fmt: skip
-    readings = [read(np.rint(picture * 255).astype(np.uint8)) for picture in pictures]
-    return {
-        field: round(
-            float(
-                np.mean([getattr(r, field) == getattr(s, field) for r, (_, s) in zip(readings, prompts, strict=True)])
-            ),
-            3,
-        )
-        for field in ("background", "colour", "shape")
-    }
-
-
 def save(pipe: Any, out: Path) -> None:
     """In half precision, whatever the model is trained in."""
     copy.deepcopy(pipe).to(dtype=torch.float16).save_pretrained(out)
@@ -122,7 +103,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=60, help="for the denoiser")
     parser.add_argument("--text-steps", type=int, default=1500)
-    parser.add_argument("--picture-steps", type=int, default=2000)
+    parser.add_argument("--picture-steps", type=int, default=7000)
     parser.add_argument("--pictures", type=int, default=24_000)
     parser.add_argument("--threads", type=int, default=1)
     options: Any = parser.parse_args()
@@ -143,12 +124,12 @@ def main() -> None:
     scenes = [any_scene(chance) for _ in range(options.pictures)]
     if (out / "vae").exists():
         pictures = diffusers.AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
-        latents = encode(pictures, scenes, chance)
+        latents, _ = encode(pictures, scenes, chance)
     else:
         pictures = autoencoder().to(memory_format=torch.channels_last)
         start_as_average(pictures)
         train_autoencoder(pictures, options.picture_steps)
-        latents = standardise(pictures, encode(pictures, scenes, chance))
+        latents = standardise(pictures, *encode(pictures, scenes, chance))
         pictures.save_pretrained(out / "vae")
     say(f"{len(latents)} latents, mean {latents.mean():.3f}, deviation {latents.std():.3f}")
     model = denoiser()
