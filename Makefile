@@ -1,7 +1,8 @@
 # Everything lands in .venv; each target installs what it needs first, and installs nothing when that is already there.
 #
-#   make serve                  the server, with the embedded engines        (SONOREEL_HOST, SONOREEL_PORT, SONOREEL_DATA_DIR)
-#   make install                what `serve` needs; EXTRAS=whisper,kokoro adds extras of pyproject.toml
+#   make serve                  the server, with the embedded engines        (SONOREEL_HOST, SONOREEL_PORT, SONOREEL_DATA_DIR);
+#                               LIGHT=1 leaves images out, and torch with them
+#   make install                what `LIGHT=1 make serve` needs; EXTRAS=whisper,kokoro adds extras of pyproject.toml
 #   make test                   the whole test suite;                         ARGS="-k speech -x" goes to pytest
 #   make check                  format, lint, types, import contracts, docs in step with the code
 #   make bench                  latency and throughput, as a table and as JSON
@@ -11,7 +12,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STATE := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 CORE := .venv/.core-$(STATE)
+SERVED := .venv/.served-$(STATE)
 DEV := .venv/.dev-$(STATE)
+# Extras of the embedded engines.
+EMBEDDED := diffusion
 # Extras whose engines are tested on their real classes, with small models built in code.
 TESTED := whisper,diarization,voxtral,diffusion,postgres,s3
 # Two makes at once: the second waits, then finds the work done. Systems without flock go unguarded.
@@ -25,7 +29,7 @@ ifdef EXTRAS
 	@$(LOCKED) '$(PIP) install -c constraints.txt -e ".[$(EXTRAS)]"'
 endif
 
-serve: $(CORE)
+serve: $(if $(LIGHT),$(CORE),$(SERVED))
 	@exec $(BIN)/sonoreel serve
 
 # Threads of a BLAS spin while they wait, and take from each other what there is of two cores.
@@ -50,6 +54,11 @@ $(CORE):
 	  $(PIP) install -q -c constraints.txt pip; \
 	  $(PIP) install -q -c constraints.txt -e .; \
 	  rm -f .venv/.core-*; touch $@'
+
+$(SERVED): $(CORE)
+	@$(LOCKED) 'test -e $@ && exit; \
+	  $(PIP) install -q -c constraints.txt -e ".[$(EMBEDDED)]"; \
+	  rm -f .venv/.served-*; touch $@'
 
 $(DEV): $(CORE)
 	@$(LOCKED) 'test -e $@ && exit; \
