@@ -5,9 +5,9 @@
 Speech is synthesised while training: commands, numbers and random words in many voices, speeds and noises, several
 utterances to a window. As the times of all words are known, two auxiliary losses teach them: the encoder names the word
 of every frame (that head is thrown away), and two cross-attention heads of the last layer look at the word they write,
-so that text emerges within minutes on one core, and the heads give good word times. Windows begin with 6 s and grow to
-the model's own; some are padded to 30 s, as faster-whisper does. The model, English-only, is in OUT/ct2 in the format
-of CTranslate2; towards the end faster-whisper measures it every five minutes. Needs what the tests need.
+so that text emerges within minutes on one core, and the heads give good word times. Windows of 6 s come first, then
+some of 12 s, and some padded to 30 s as faster-whisper does. The model, English-only, is in OUT/ct2 in the format of
+CTranslate2; towards the end faster-whisper measures it every five minutes. Needs what the tests need.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ functional: Any = torch.nn.functional
 LOG = logging.getLogger(__name__)
 
 HOP, FRAME = 160, 0.02
-WINDOW, WHOLE = 12, 30
-"""Seconds of speech in a window at most; what the positions of the encoder are for, and faster-whisper pads to."""
+WINDOW, LONGEST, WHOLE = 6, 12, 30
+"""Seconds: the model's own window, what it is trained on at most, and what faster-whisper pads every window to."""
 GRID = 0.1
 """Seconds to which timestamps are rounded: nobody knows them better, and unsure times would make the text look bad."""
 SEGMENT_PAUSE = 0.35
@@ -82,13 +82,15 @@ class Examples:
         self._speaker = speaker
         self.ids = {name: words.token_to_id(name) for name in (*SPECIAL, "<|0.00|>")}
         self._words = {word: words.token_to_id(f"Ġ{word}") for word in WORDS}
+        self._prompts = [*self._words.values()] * 4 + [self._time(index * GRID) for index in range(300)]
         self._filters = torch.from_numpy(FeatureExtractor().mel_filters)
 
     def rows(self, audio: Audio, timestamps: bool) -> list[Row]:
         """What the decoder reads and writes for a window."""
         draw, ids, duration = self._speaker.chance, self.ids, len(audio.samples) / RATE
-        length = min(int(draw.expovariate(1 / 12)), 200) if draw.random() < 0.12 else 0
-        before = [ids["<|startofprev|>"], *draw.choices(list(self._words.values()), k=length)]
+        length = min(int(draw.expovariate(1 / 20)), 200) if draw.random() < 0.4 else 0
+        prompts = (list(self._words.values()), self._prompts, range(ids["<|endoftext|>"]))
+        before = [ids["<|startofprev|>"], *draw.choices(draw.choice(prompts), k=length)]
         rows = [Row(token) for token in (*before * bool(length), ids["<|startoftranscript|>"])]
         mode = [] if timestamps else [Row(ids["<|notimestamps|>"])]
         heard = [each for each in audio.words if each.start > -0.1 and each.end < duration + 0.05]
@@ -202,8 +204,8 @@ def losses_of(model: Any, namer: Any, batch: dict[str, Any]) -> tuple[Any, Any, 
 
 def window_of(done: float, chance: Any) -> tuple[int, int, int]:
     """Seconds of sound in a window, its seconds with padding, and the windows of the next batch: short ones first."""
-    short, own, padded = (6, 6, 16), (WINDOW, WINDOW, 8), (WINDOW, WHOLE, 3)
-    return short if done < 0.4 else chance.choice((short, own) if done < 0.6 else (short, own, own, padded))
+    own, long, padded = (WINDOW, WINDOW, 16), (LONGEST, LONGEST, 8), (LONGEST, WHOLE, 3)
+    return own if done < 0.4 else chance.choice((own, long) if done < 0.6 else (own, long, long, padded))
 
 
 def train(model: Any, words: Any, minutes: float, resumed: float, out: Path) -> None:
