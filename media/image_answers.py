@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from media.blobs import BlobError, BlobMissing
+from media.database import DatabaseError
 from media.dialects.vendor import vendor_of
 from media.errors import ApiError, ErrorBody, describe, error_response
 from media.event_stream import EventStream
@@ -89,7 +92,7 @@ class ImageEvents(Response):
             for output in (job.result or {})["outputs"]:
                 await self._send("completed", output["blob"], {"usage": _usage(job), "index": output["info"]["index"]})
             await self._stream.end()
-        except ApiError as error:
+        except (ApiError, BlobError, DatabaseError) as error:
             if not self._stream.begun:
                 await error_response(error)(scope, receive, send)
             elif not self._stream.broken:
@@ -101,10 +104,12 @@ class ImageEvents(Response):
             fresh = preview["step"] > self._steps.get(index, 0)
             if fresh and self._sent < self._options.partial_images:
                 self._steps[index] = preview["step"]
-                await self._send(
-                    "partial_image", preview["blob"], {"partial_image_index": self._sent, "index": int(index)}
-                )
-                self._sent += 1
+                # What an attempt has made goes with it when it fails, and the next one makes it again.
+                with suppress(BlobMissing):
+                    await self._send(
+                        "partial_image", preview["blob"], {"partial_image_index": self._sent, "index": int(index)}
+                    )
+                    self._sent += 1
 
     async def _send(self, kind: str, blob: str, more: dict[str, Any]) -> None:
         asked = msgspec.convert(self._job.request, ImageJob).request

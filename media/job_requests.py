@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from media.access import tenant_of
 from media.blobs import BlobError
+from media.database import Operation
 from media.errors import ApiError, unwrap
 from media.job_objects import present
 from media.jobs import store
@@ -35,6 +36,8 @@ logger = logging.getLogger("sonoreel.jobs")
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 TRUE = frozenset({"true", "1", "yes"})
 FULL_RETRY_SECONDS = 5.0
+NOBODY_SECONDS = 10.0
+"""How long a synchronous call waits before it asks whether anybody is there to begin its job."""
 
 
 class Preferences(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,13 +159,14 @@ async def finished(request: Request, job: Job, on_change: Callable[[Job], Awaita
     Cancelled if the client hangs up, but not if it has an Idempotency-Key: others may wait for it as well, and a
     client whose connection broke comes back with the key for what it asked for.
 
-    Raises: ApiError with the job's own error, or 499 for a client that has left.
+    Raises: ApiError with the job's own error, 499 for a client that has left, 503 when nobody is there to begin it.
     """
     services = services_of(request)
     last: Job | None = None
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_until_hung_up, request, tasks.cancel_scope)
+            tasks.start_soon(_while_somebody_works, services, job)
             async with aclosing(follow(services.database, job.tenant, job.id)) as changes:
                 async for last in changes:
                     if on_change is not None:
@@ -184,6 +188,25 @@ async def _until_hung_up(request: Request, answer: anyio.CancelScope) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     answer.cancel()
+
+
+async def _while_somebody_works(services: Services, job: Job) -> None:
+    """Raises: ApiError 503 when the job has not begun and will not."""
+    while True:
+        await anyio.sleep(NOBODY_SECONDS)
+        now = await services.database.run(store.get, job.tenant, job.id)
+        if now is None or now.state is not State.QUEUED:
+            return
+        if not await services.database.run(_is_worked_on, job.pool):
+            message = f"nobody works on jobs of the pool {job.pool!r} now: start a worker, or resume the pool"
+            raise ApiError(503, "no_healthy_workers", message, retry_after=NOBODY_SECONDS)
+
+
+def _is_worked_on(pool: str) -> Operation[bool]:
+    for depth in (yield from store.depths()):
+        if depth.pool == pool:
+            return depth.slots > 0 and not depth.paused
+    return False
 
 
 def raise_failure(job: Job) -> None:

@@ -27,7 +27,7 @@ from media.jobs import store
 from media.jobs.images import ImageJob
 from media.openapi import Operation
 from media.services import services_of
-from media.uploads import MEGABYTE, Form, receiving
+from media.uploads import MEGABYTE, Form, receiving, too_large
 from models.catalog import Card
 from models.errors import InvalidInput
 from models.image_rules import settled
@@ -189,9 +189,15 @@ async def _answer(request: Request, options: ImageOptions, card: Card, inputs: I
 
 async def _json(request: Request) -> bytes:
     limit = services_of(request).settings.max_image_mb * MEGABYTE * 2
+    message = f"the body is larger than {limit // MEGABYTE} MB (SONOREEL_MAX_IMAGE_MB)"
     if int(request.headers.get("content-length") or 0) > limit:
-        raise ApiError(413, "file_too_large", f"the body is larger than {limit // MEGABYTE} MB (SONOREEL_MAX_IMAGE_MB)")
-    return await request.body()
+        raise too_large(message, None)
+    body = bytearray()
+    async for chunk in request.stream():  # in chunks it may have no length
+        body += chunk
+        if len(body) > limit:
+            raise too_large(message, None)
+    return bytes(body)
 
 
 @asynccontextmanager

@@ -138,6 +138,18 @@ def test_what_is_null_is_left_open(server: ServerProcess) -> None:
         assert answer.json()["output_format"] == "png"
 
 
+def test_a_body_without_a_length_has_the_same_limit(server: ServerProcess) -> None:
+    answer = httpx.post(f"{server.url}/v1/images/generations", content=(b" " * 100_000 for _ in range(30)), timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
+
+
+def test_a_stream_outlives_what_a_failed_attempt_leaves_behind(server: ServerProcess) -> None:
+    body = {"model": "painter", "prompt": "raise", "stream": True, "partial_images": 3}
+    answer = httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=30)
+    assert "engine_failed" in answer.text
+    assert "blob_not_found" not in answer.text
+
+
 def test_the_sdk_raises_what_the_server_says(openai: OpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
         openai.images.generate(model="painter", prompt="invalid")

@@ -215,6 +215,14 @@ def test_files_of_a_request_that_was_sent_before_are_not_kept_twice(
     assert jobs_with_files(server) == before
 
 
+def test_nobody_waits_for_ever_where_nobody_works(client: httpx.Client, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", **painter(tmp_path), SONOREEL_RUN_JOBS="false") as idle:
+        refused = generate(client, idle, {"prompt": "paint"})
+        assert error(refused, 503)["code"] == "no_healthy_workers"
+        assert refused.headers["retry-after"] == "10"
+        assert [job["status"] for job in client.get(f"{idle.url}/v1/jobs").json()["data"]] == ["cancelled"]
+
+
 def test_a_dead_worker_is_retried_and_then_told(server: ServerProcess, client: httpx.Client) -> None:
     failed = until(client, server.url, submit(client, server.url, "kill")["id"], "failed")
     assert failed["attempt"] >= 2
