@@ -58,7 +58,8 @@ def grid(pipe: Any, file: Path, guidance: float, steps: int) -> list[str]:
     for index, picture in enumerate(paint(pipe, prompts, guidance, steps)):
         row, column = divmod(index, 4)
         sheet.paste(Image.fromarray(picture), (2 + column * (SIDE + 2), 2 + row * (SIDE + 2)))
-    sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(file, optimize=True)
+    doubled = sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST)
+    doubled.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
     return prompts
 
 

@@ -93,8 +93,12 @@ def train_denoiser(pipe: Any, scenes: list[Scene], latents: Any, *, minutes: flo
 
 
 def save(pipe: Any, out: Path) -> None:
-    """In half precision, whatever the model is trained in."""
+    """In half precision, whatever the model is trained in, and without the name of the directory it was loaded from."""
     copy.deepcopy(pipe).to(dtype=torch.float16).save_pretrained(out)
+    for file in out.glob("*/config.json"):
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main() -> None:
@@ -113,12 +117,15 @@ def main() -> None:
     import diffusers
     import transformers
 
-    out, tokens = options.out, tokenizer()
-    if (out / "text_encoder").exists():
+    out = options.out
+    if (out / "text_encoder").exists():  # with its tokenizer: another one may number some words differently
+        tokens = transformers.CLIPTokenizer.from_pretrained(out / "tokenizer")
         texts = transformers.CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
     else:
+        tokens = tokenizer()
         texts = text_encoder(tokens)
         train_text_encoder(texts, tokens, options.text_steps)
+        tokens.save_pretrained(out / "tokenizer")
         texts.save_pretrained(out / "text_encoder")
     chance = Random(4)  # noqa: S311 - data, not secrets
     scenes = [any_scene(chance) for _ in range(options.pictures)]

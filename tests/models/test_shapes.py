@@ -36,7 +36,7 @@ import sys
 import diffusers, numpy, torch
 from PIL import Image
 from deploy.score_shapes import load
-from deploy.shapes import COLOURS, paint
+from deploy.shapes import COLOURS, SHAPES, paint
 
 pipe = load(sys.argv[1])
 settings = {"num_inference_steps": 12, "guidance_scale": 3.0}
@@ -44,14 +44,14 @@ circle = Image.fromarray(paint("circle", COLOURS["red"], COLOURS["blue"], 32, 32
 changed = diffusers.AutoPipelineForImage2Image.from_pipe(pipe)
 yellow = changed("a yellow circle on a blue background", image=circle, strength=0.75,
                  generator=torch.Generator().manual_seed(0), **settings).images[0]
-white = Image.new("RGB", (64, 64), COLOURS["white"])
-right = Image.fromarray(numpy.repeat([[0] * 24 + [255] * 40], 64, axis=0).astype("uint8"))
+whites = [Image.new("RGB", (64, 64), COLOURS["white"])] * len(SHAPES)
+middle = Image.fromarray(numpy.pad(numpy.full((48, 48), 255, "uint8"), 8))
 filled = diffusers.AutoPipelineForInpainting.from_pipe(pipe)
-triangle = filled("a red triangle on a white background, right", image=white, mask_image=right, strength=1.0,
-                  generator=torch.Generator().manual_seed(0), **settings).images[0]
-numpy.save(sys.argv[2], [numpy.asarray(yellow), numpy.asarray(triangle)])
+blue = filled([f"a blue {shape} on a white background" for shape in SHAPES], image=whites,
+              mask_image=[middle] * len(SHAPES), strength=1.0, generator=torch.Generator().manual_seed(0), **settings)
+numpy.save(sys.argv[2], [numpy.asarray(picture) for picture in (yellow, *blue.images)])
 """
-"""Paints over a red circle, and into the right of an empty picture, with what diffusers finds for the weights."""
+"""Paints over a red circle, and every shape into the middle of an empty picture, with what diffusers finds."""
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "models" / "weights" / "shapes-64"
 LARGEST = 12_000_000
@@ -172,7 +172,14 @@ def test_shipped_model_paints_what_unseen_prompts_ask_for() -> None:
 def test_shipped_model_changes_pictures_and_fills_masks(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     python("-c", EDITS, str(WEIGHTS), str(tmp_path / "edited.npy"))
-    yellow, triangle = np.load(tmp_path / "edited.npy")
+    yellow, *blue = np.load(tmp_path / "edited.npy")
     assert read(yellow) == Reading("blue", "yellow", "circle")
-    assert read(triangle) == Reading("white", "red", "triangle")
-    assert np.abs(triangle[:, :20].astype(int) - COLOURS["white"]).mean() < 6
+    readings = [read(picture) for picture in blue]
+    assert sum(found == Reading("white", "blue", shape) for found, shape in zip(readings, SHAPES, strict=True)) >= 5
+    borders = np.concatenate([picture[:6].reshape(-1, 3) for picture in blue]).astype(int)
+    assert np.abs(borders - COLOURS["white"]).mean() < 6
+
+
+def test_weights_name_no_directory_of_where_they_were_trained() -> None:
+    for file in WEIGHTS.rglob("*.json"):
+        assert "_name_or_path" not in file.read_text(), file
