@@ -276,6 +276,11 @@ def test_channels_hold_each_its_own_words(engine: Any, tmp_path: Path) -> None:
             assert heard.start == pytest.approx(said.start, abs=0.3)
 
 
+def test_a_prompt_does_not_get_into_the_text(engine: Any, tmp_path: Path) -> None:
+    heard = [hear(engine, say(text), tmp_path / "a.wav", prompt="hello stop the timer") for text in COMMANDS[:7]]
+    assert jiwer.wer(list(COMMANDS[:7]), heard) <= 0.05
+
+
 def test_words_come_while_the_upload_is_still_arriving(engine: Any, tmp_path: Path) -> None:
     spoken = one_after_another([say(text) for _ in range(3) for text in COMMANDS], 0.6)
     whole = write_wav(tmp_path / "whole.wav", spoken.samples).read_bytes()
