@@ -212,7 +212,9 @@ class SpeechSegmenter:
         start, spans = turn.at_sample, []
         if self._open:
             last = self._open.end
-            begin = last if start - last <= self._samples(self._cutting.max_join) else start
+            # Padding may have brought the span nearer, after what is in between was let go of.
+            whole = self._kept_from <= last and start - last <= self._samples(self._cutting.max_join)
+            begin = last if whole else start
             if self._open.length + end - begin <= self._samples(self._cutting.max_span):
                 start = begin
             elif self._open.length + end - start > self._samples(self._cutting.max_span):

@@ -128,6 +128,16 @@ def test_a_short_pause_stays_whole_and_a_long_one_is_cut_out() -> None:
     assert second.start - first.end == pytest.approx((20 - 0.6) * SAMPLE_RATE, abs=3 * WINDOW)
 
 
+@pytest.mark.parametrize("pause", [1.3, 1.4, 1.5, 1.6, 1.7, 1.8])
+@pytest.mark.parametrize("block", [1, 3, 20])
+def test_speech_after_a_pause_that_was_padded_away_is_kept(pause: float, block: int) -> None:
+    """Padding brings the open span nearer to what follows; audio that is gone must not be joined to it all the same."""
+    probabilities = talk((1, 0.0), (1.2, 0.99), (pause, 0.0), (1.5, 0.99), (1, 0.0))
+    spans = cut(probabilities, block=block)
+    assert sum(len(span.timeline.voiced) for span in spans) == 2
+    assert_true_to_the_recording(spans, len(probabilities) * WINDOW, Cutting())
+
+
 def test_long_speech_is_cut_at_its_quietest_window() -> None:
     probabilities = talk((25, 0.99)) + [0.6] + talk((20, 0.99))
     first, second = cut(probabilities)
