@@ -161,7 +161,7 @@ def test_commands_are_understood_in_noise(engine: Any, tmp_path: Path) -> None:
     assert jiwer.wer(spoken.text, text_of(segments)) <= 0.1
 
 
-@pytest.mark.parametrize("pause", [0.4, 1.0, 2.0])
+@pytest.mark.parametrize("pause", [0.4, 1.0, 1.5, 1.6, 2.0, 3.0])
 def test_words_are_where_the_synthesizer_says_them(engine: Any, tmp_path: Path, pause: float) -> None:
     spoken = one_after_another([say(text, voice) for text, voice in zip(COMMANDS, VOICES * 2, strict=True)], pause)
     segments = transcribe(engine, write_wav(tmp_path / "a.wav", spoken.samples), word_timestamps=True)
