@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http
 import logging
 from typing import NamedTuple
@@ -70,6 +71,7 @@ TABLE: dict[type[Exception], Meaning] = {
 
 REFUSED_CONTENT = "content_policy_violation"
 """A safety checker's refusal, for which Together's clients expect 422."""
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 STORAGE = {
     "blob_not_found": "the file is not there any more",
     "storage_unavailable": "the server's storage cannot be reached now: try again later",
@@ -112,7 +114,9 @@ def unwrap(error: BaseException) -> BaseException:
 
 
 def meaning(error: BaseException) -> Meaning:
-    """What the table says about an error, by its closest base class."""
+    """What the table says about an error, by its closest base class; a full disk is storage that cannot be used."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return TABLE[BlobError]
     for base in type(error).__mro__:
         if base in TABLE:
             found = TABLE[base]
@@ -132,7 +136,7 @@ def describe(error: BaseException) -> ErrorDetail:
         return ErrorDetail(error.message, found.kind, error.field, error.code or found.code)
     if isinstance(error, UndecodableAudio):
         return ErrorDetail(str(error), found.kind, "file", found.code)
-    if isinstance(error, BlobError | DatabaseError):
+    if found.code in STORAGE:
         return ErrorDetail(STORAGE[found.code], found.kind, None, found.code)
     return ErrorDetail("the server failed on this request; its log has the details", found.kind, None, found.code)
 

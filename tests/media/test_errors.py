@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,16 @@ def test_every_other_error_is_in_the_table_or_never_reaches_a_client() -> None:
     known = {kind.__name__ for kind in TABLE} | set(INTERNAL)
     assert set(public_errors()) - known == set(), "give it a meaning in the table, or say why it needs none"
     assert set(INTERNAL) & {kind.__name__ for kind in TABLE} == set()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_is_said_and_may_be_tried_again(number: int) -> None:
+    error = OSError(number, SECRET)
+    response = error_response(error)
+    assert (response.status_code, response.headers["x-should-retry"]) == (503, "true")
+    assert body(error)["code"] == "storage_unavailable"
+    assert SECRET not in str(body(error))
+    assert error_response(OSError(errno.EIO, SECRET)).status_code == 500
 
 
 @pytest.mark.parametrize("kind", list(TABLE))
