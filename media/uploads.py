@@ -24,7 +24,7 @@ from media.errors import ApiError, unwrap
 from models.spool import SpoolWriter
 
 MEGABYTE = 1_000_000
-GATHERED_BYTES = 1 << 20
+GATHERED_BYTES = 1 << 22
 """Bytes that may wait while those before them are parsed and written, in a thread: both go on side by side."""
 MAX_FIELD_BYTES = 16 * MEGABYTE
 """All text fields of a form together; reference clips arrive as data URLs."""
