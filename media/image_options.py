@@ -15,7 +15,8 @@ from media.dialects.vendor import Vendor
 from media.errors import ApiError
 from models.catalog import Card
 from models.image_rules import fitted
-from models.interfaces import ImageRequest, LoraWeights
+from models.interfaces import ImageRequest
+from models.lora_weights import LoraWeights
 
 SIZE = re.compile(r"([0-9]{1,5})[x*×]([0-9]{1,5})")
 RATIO = re.compile(r"([0-9]{1,3}):([0-9]{1,3})")

@@ -18,7 +18,7 @@ import msgspec
 
 from models.errors import UnknownModel, WeightsMissing
 
-Task: TypeAlias = Literal["speech", "transcription", "diarization", "image"]
+Task: TypeAlias = Literal["speech", "transcription", "diarization", "image", "video"]
 
 AUTO = "auto"
 """The name that means: the best model of the task that can run on this machine."""
@@ -47,6 +47,12 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     that names none gets; so is `default_guidance`. `generates` tells that it needs no image to start from; `edits` that
     it takes images, at most `max_input_images`; `inpaints` that it takes a mask; `max_loras` how many adapters it takes
     at once. A model without `negative_prompts` ignores them. `models.image_rules` applies all this.
+
+    Videos: sizes, steps, guidance and adapters as of images. A clip has `min_frames` to `max_frames` frames, and their
+    number is a multiple of `frame_multiple` and `frame_remainder` more (4k + 1: 4 and 1); it has `default_frames` at
+    `default_fps` if nobody says. `frame_images` are the places where a frame may be given: "first", "last", "any"; at
+    most `max_frame_images` of them. `max_reference_images` pictures may be referred to. `generates` tells that no image
+    is needed. `models.video_rules` applies this.
 
     Running: `replicas` workers at most (never more than CPU cores when `cpu_bound`), `concurrency` requests
     at once in each, `queue` more may wait. `memory_mb` is one worker's share of the memory budget. After
@@ -103,6 +109,17 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     max_loras: int = 0
     price_per_image: float | None = None
 
+    frame_multiple: int = 1
+    frame_remainder: int = 0
+    min_frames: int = 1
+    max_frames: int = 0
+    default_frames: int = 0
+    default_fps: int = 0
+    frame_images: tuple[Literal["first", "last", "any"], ...] = ()
+    max_frame_images: int = 2
+    max_reference_images: int = 0
+    price_per_video_second: float | None = None
+
     memory_mb: int = 0
     cpu_bound: bool = False
     replicas: int = 1
@@ -114,6 +131,15 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def __post_init__(self) -> None:
         if min(self.replicas, self.concurrency) < 1 or min(self.queue, self.idle_ttl, self.cancel_grace) < 0:
             raise ValueError("replicas and concurrency must be at least 1; queue, idle_ttl and cancel_grace at least 0")
+        if self.task == "video":
+            self._check_frames()
+
+    def _check_frames(self) -> None:
+        """Raises: ValueError for rules that its own default breaks."""
+        if self.default_fps < 1 or not 1 <= self.min_frames <= self.default_frames <= self.max_frames:
+            raise ValueError("a video model has default_fps, and default_frames from min_frames to max_frames")
+        if (self.default_frames - self.frame_remainder) % self.frame_multiple:
+            raise ValueError("default_frames must keep the rule of frame_multiple and frame_remainder")
 
     @property
     def engine_module(self) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import InvalidInput
-from models.interfaces import LoraWeights
+from models.lora_weights import LoraWeights
 
 USUAL_NAME = "pytorch_lora_weights.safetensors"
 LONGEST_HEADER = 100 * 2**20

@@ -14,6 +14,7 @@ import msgspec
 from models.catalog import Card
 from models.errors import InvalidInput
 from models.interfaces import ImageRequest
+from models.video_interfaces import VideoRequest
 
 Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
@@ -33,9 +34,9 @@ def settled(request: ImageRequest, card: Card, start: Size | None = None) -> Ima
     A result of that size, as near as the card allows, is what a request with an image and no size gets.
     Raises: InvalidInput, with the field of the request that is wrong.
     """
-    _check_prompt(request, card)
+    check_prompt(request, card)
     _check_images(request, card)
-    _check_loras(request, card)
+    check_loras(request, card)
     if not 1 <= request.n <= card.max_n:
         raise InvalidInput(f"This model makes 1 to {card.max_n} images at a time, not {request.n}.", field="n")
     if not 0 <= request.compression <= BEST_QUALITY:
@@ -43,7 +44,7 @@ def settled(request: ImageRequest, card: Card, start: Size | None = None) -> Ima
     seed = secrets.randbelow(DRAWN_SEEDS) if request.seed is None else request.seed
     if not 0 <= seed <= LARGEST_SEED - request.n:
         raise InvalidInput(f"The seed must be between 0 and {LARGEST_SEED - request.n}.", field="seed")
-    width, height = _size(request, card, start)
+    width, height = checked_size(request.width, request.height, card, start)
     strength = _strength(request)
     return msgspec.structs.replace(
         request,
@@ -52,7 +53,7 @@ def settled(request: ImageRequest, card: Card, start: Size | None = None) -> Ima
         seed=seed,
         strength=strength,
         steps=_steps(request, card, strength),
-        guidance=_guidance(request, card),
+        guidance=checked_guidance(request.guidance, card),
         previews=max(request.previews, 0),
     )
 
@@ -77,7 +78,8 @@ def fitted(size: Size, card: Card) -> Size:
     return sides[0], sides[1]
 
 
-def _check_prompt(request: ImageRequest, card: Card) -> None:
+def check_prompt(request: ImageRequest | VideoRequest, card: Card) -> None:
+    """Raises: InvalidInput for a prompt that is too long."""
     for field in ("prompt", "negative_prompt"):
         if len(getattr(request, field)) > card.max_input_chars:
             raise InvalidInput(f"The {field} is longer than {card.max_input_chars} characters.", field=field)
@@ -99,7 +101,8 @@ def _check_images(request: ImageRequest, card: Card) -> None:
         raise InvalidInput("This model needs a mask of what to paint anew.", field="mask_path")
 
 
-def _check_loras(request: ImageRequest, card: Card) -> None:
+def check_loras(request: ImageRequest | VideoRequest, card: Card) -> None:
+    """Raises: InvalidInput for adapters that the card does not take."""
     if request.loras and not card.max_loras:
         raise InvalidInput("This model takes no LoRAs.", field="loras")
     if len(request.loras) > card.max_loras:
@@ -110,15 +113,16 @@ def _check_loras(request: ImageRequest, card: Card) -> None:
         raise InvalidInput(f"A LoRA's scale must be between -{LARGEST_SCALE:g} and {LARGEST_SCALE:g}.", field="loras")
 
 
-def _size(request: ImageRequest, card: Card, start: Size | None) -> Size:
-    if not request.width and not request.height:
+def checked_size(width: int, height: int, card: Card, start: Size | None) -> Size:
+    """The size asked for, zeros being open. Raises: InvalidInput for `width` or `height`."""
+    if not width and not height:
         return card.default_size if start is None else fitted(start, card)
-    size = request.width or card.default_size[0], request.height or card.default_size[1]
-    field = "width" if request.width else "height"
+    size = width or card.default_size[0], height or card.default_size[1]
+    field = "width" if width else "height"
     if card.sizes:
         if size not in card.sizes:
             known = ", ".join(f"{width}x{height}" for width, height in card.sizes)
-            raise InvalidInput(f"This model makes images of {known} pixels, not {size[0]}x{size[1]}.", field=field)
+            raise InvalidInput(f"This model's sizes are {known} pixels, not {size[0]}x{size[1]}.", field=field)
         return size
     for name, side in zip(("width", "height"), size, strict=True):
         if side < card.size_multiple or side % card.size_multiple:
@@ -126,7 +130,7 @@ def _size(request: ImageRequest, card: Card, start: Size | None) -> Size:
     pixels = size[0] * size[1]
     if pixels < card.min_pixels or (card.max_pixels and pixels > card.max_pixels):
         bounds = f"at least {card.min_pixels}" + (f" and at most {card.max_pixels}" if card.max_pixels else "")
-        raise InvalidInput(f"An image of this model has {bounds} pixels; {size[0]}x{size[1]} has not.", field=field)
+        raise InvalidInput(f"This model's sizes have {bounds} pixels; {size[0]}x{size[1]} has not.", field=field)
     return size
 
 
@@ -141,9 +145,7 @@ def _strength(request: ImageRequest) -> float | None:
 
 
 def _steps(request: ImageRequest, card: Card, strength: float | None) -> int:
-    if request.steps and not 1 <= request.steps <= card.max_steps:
-        raise InvalidInput(f"This model takes 1 to {card.max_steps} steps, not {request.steps}.", field="steps")
-    steps = request.steps or card.default_steps
+    steps = checked_steps(request.steps, card)
     if strength is not None and steps * strength < 1:  # a part of the steps is made, and it must be one at least
         if request.steps:
             raise InvalidInput(f"With {steps} steps the strength must be at least {1 / steps:.2f}.", field="strength")
@@ -151,8 +153,16 @@ def _steps(request: ImageRequest, card: Card, strength: float | None) -> int:
     return steps
 
 
-def _guidance(request: ImageRequest, card: Card) -> float:
-    guidance = card.default_guidance if request.guidance is None else request.guidance
+def checked_steps(steps: int, card: Card) -> int:
+    """Steps asked for, zero being open. Raises: InvalidInput."""
+    if steps and not 1 <= steps <= card.max_steps:
+        raise InvalidInput(f"This model takes 1 to {card.max_steps} steps, not {steps}.", field="steps")
+    return steps or card.default_steps
+
+
+def checked_guidance(asked: float | None, card: Card) -> float:
+    """Guidance asked for, None being open. Raises: InvalidInput."""
+    guidance = card.default_guidance if asked is None else asked
     if not 0 <= guidance <= HIGHEST_GUIDANCE:
         raise InvalidInput(f"The guidance must be between 0 and {HIGHEST_GUIDANCE:g}.", field="guidance")
     return guidance

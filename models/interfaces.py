@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models.lora_weights import LoraWeights
+from models.video_interfaces import VideoRequest, VideoResult
 from streaming.transcript import Hypothesis, Segment, SpeakerTurn
 
 Samples: TypeAlias = npt.NDArray[np.float32]
@@ -140,13 +142,6 @@ class MediaInfo(msgspec.Struct, frozen=True, tag="media_info"):
     language: str
 
 
-class LoraWeights(msgspec.Struct, frozen=True):
-    """An adapter: a file or directory on this machine, or a hub id whose files are in its cache; and how strong."""
-
-    path: str
-    scale: float = 1.0
-
-
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     """Pictures to make of a prompt, or of a prompt and pictures.
 
@@ -202,9 +197,18 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True, tag="image_result")
     height: int
 
 
-EngineRequest: TypeAlias = SpeechRequest | TranscriptionRequest | ListenRequest | DiarizationRequest | ImageRequest
+EngineRequest: TypeAlias = (
+    SpeechRequest | TranscriptionRequest | ListenRequest | DiarizationRequest | ImageRequest | VideoRequest
+)
 EngineResult: TypeAlias = (
-    SpeechChunk | HypothesisUpdate | SegmentResult | MediaInfo | DiarizationResult | ImagePreview | ImageResult
+    SpeechChunk
+    | HypothesisUpdate
+    | SegmentResult
+    | MediaInfo
+    | DiarizationResult
+    | ImagePreview
+    | ImageResult
+    | VideoResult
 )
 
 

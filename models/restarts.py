@@ -10,6 +10,7 @@ import hashlib
 import msgspec
 
 from models.interfaces import EngineRequest, ListenRequest
+from models.video_interfaces import VideoRequest
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -71,4 +72,6 @@ def fingerprint(model: str, request: EngineRequest) -> bytes | None:
     """Tells equal requests to one model apart from others; None for live audio, of which no two are equal."""
     if isinstance(request, ListenRequest):
         return None
+    if isinstance(request, VideoRequest):  # each attempt has a directory of its own
+        request = msgspec.structs.replace(request, directory="", audio_path="")
     return hashlib.blake2b(msgspec.msgpack.encode((model, request)), digest_size=16).digest()

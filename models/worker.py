@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 from models.catalog import Card
 from models.errors import Cancelled, EngineError, EngineFailed, OutOfMemory
+from models.filming import film
 from models.interfaces import (
     DiarizationRequest,
     Diarizer,
@@ -58,6 +59,7 @@ from models.messages import (
     decode_to_worker,
     encode_frame,
 )
+from models.video_interfaces import VideoGenerator, VideoRequest
 
 logger = logging.getLogger("sonoreel.worker")
 
@@ -124,6 +126,8 @@ class Running:
                 return cast("LiveTranscriber", engine).listen(request, self._audio(), self._on_step)
             case ImageRequest() as request:
                 return cast("ImageGenerator", engine).generate(request, self._on_step)
+            case VideoRequest() as request:
+                return film(cast("VideoGenerator", engine), request, self._on_step)
 
     def _send_results(self, results: Iterator[EngineResult]) -> None:
         try:

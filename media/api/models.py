@@ -15,7 +15,9 @@ from media.openapi import Operation
 from media.services import services_of
 from models.catalog import Card
 
-TOGETHER_TYPES = {"speech": "audio", "transcription": "transcribe", "diarization": "transcribe", "image": "image"}
+TOGETHER_TYPES = {
+    "speech": "audio", "transcription": "transcribe", "diarization": "transcribe", "image": "image", "video": "video",
+}  # fmt: skip
 
 
 class Pricing(Struct):

@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 from models.catalog import Card
 from models.errors import InvalidInput
 from models.image_rules import fitted, settled
-from models.interfaces import ImageRequest, LoraWeights
+from models.interfaces import ImageRequest
+from models.lora_weights import LoraWeights
 
 
 def card_of(**fields: Any) -> Card:

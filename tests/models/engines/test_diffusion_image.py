@@ -21,7 +21,8 @@ from models.catalog import Card
 from models.diffusion_memory import MemoryLadder
 from models.diffusion_pipelines import OFFLOADED, SINGLE, THRESHOLDS, TILED, WHOLE
 from models.errors import Cancelled, InvalidInput, OutOfMemory, WeightsMissing
-from models.interfaces import ImagePreview, ImageRequest, ImageResult, LoraWeights
+from models.interfaces import ImagePreview, ImageRequest, ImageResult
+from models.lora_weights import LoraWeights
 from models.torch_runtime import without_warnings
 from tests.models.engines.conformance import Steps
 from tests.models.engines.image_conformance import (

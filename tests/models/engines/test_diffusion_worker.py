@@ -12,7 +12,8 @@ from PIL import Image
 
 from models.catalog import Catalog
 from models.errors import Cancelled, InvalidInput
-from models.interfaces import ImagePreview, ImageRequest, ImageResult, LoraWeights
+from models.interfaces import ImagePreview, ImageRequest, ImageResult
+from models.lora_weights import LoraWeights
 from models.pool import Pool
 from tests.models.engines.test_diffusion_image import card_of
 from tests.models.scripted import fails
