@@ -22,7 +22,7 @@ from media.metrics import Metrics
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card
 from models.errors import EngineError, EngineFailed
-from models.interfaces import HypothesisUpdate, ListenRequest, Samples, SegmentResult, SpeechChunk, SpeechRequest
+from models.interfaces import HypothesisUpdate, ListenRequest, SegmentResult, SpeechChunk, SpeechRequest
 from models.pool import Pool
 from models.run import Run
 from streaming import listening_events, speech_events
@@ -173,7 +173,7 @@ class _Utterance:
     """Audio on its way to a recogniser."""
 
     scope: anyio.CancelScope
-    blocks: deque[Samples] = field(default_factory=deque)
+    blocks: deque[listening_events.Hear] = field(default_factory=deque)
     samples: int = 0
     over: bool = False
     ended_at: float = 0.0
@@ -278,7 +278,7 @@ class LiveListening(_Tasks):
                     self._tasks.start_soon(self._listen, ticket, settings)
                 case listening_events.Hear(ticket, samples) if ticket in self._utterances:
                     utterance = self._utterances[ticket]
-                    utterance.blocks.append(samples)
+                    utterance.blocks.append(command)
                     utterance.samples += len(samples)
                     utterance.changed.set()
                 case listening_events.Conclude(ticket) if ticket in self._utterances:
@@ -333,8 +333,8 @@ class LiveListening(_Tasks):
         while True:
             while utterance.blocks:
                 block = utterance.blocks.popleft()
-                await run.feed(block)
-                utterance.samples -= len(block)
+                await run.feed(block.samples, pausing=block.pausing)
+                utterance.samples -= len(block.samples)
                 self._caught_up.set()
             if utterance.over:
                 await run.finish_feeding()

@@ -238,11 +238,24 @@ class Transcriber(Protocol):
         ...
 
 
+class LiveAudio(Iterator[Samples], Protocol):
+    """Blocks of a turn while it is being spoken: waits for the next, and ends with the turn."""
+
+    @property
+    def pausing(self) -> bool:
+        """Whether the speaker was silent in the block taken last, so long that the turn may be over.
+
+        If nothing more is said, the turn will have ended with the speech before: what can be made of that may be made
+        now. Speech in a later block makes it false again.
+        """
+        ...
+
+
 class LiveTranscriber(Protocol):
     """Writes down a turn while it is being spoken."""
 
     def listen(
-        self, request: ListenRequest, audio: Iterator[Samples], on_step: OnStep
+        self, request: ListenRequest, audio: LiveAudio, on_step: OnStep
     ) -> Iterator[HypothesisUpdate | SegmentResult]:
         """Read 16 kHz blocks until `audio` ends; yield hypotheses meanwhile and one SegmentResult at the end."""
         ...

@@ -42,10 +42,11 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
 
 
 class Feed(msgspec.Struct, frozen=True, tag="feed"):
-    """The next block of audio for a listening run: float32 (n,)."""
+    """The next block of audio for a listening run: float32 (n,). `pausing`: see `LiveAudio`."""
 
     id: int
     samples: np.ndarray
+    pausing: bool = False
 
 
 class FeedEnd(msgspec.Struct, frozen=True, tag="feed_end"):

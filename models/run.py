@@ -74,7 +74,7 @@ class Run:
         self._return_credit()
         return self._items.popleft()
 
-    async def feed(self, samples: Samples) -> None:
+    async def feed(self, samples: Samples, *, pausing: bool = False) -> None:
         """Hand over the next block of 16 kHz audio; waits while the engine is FEED_AHEAD blocks behind.
 
         Audio for a run that has ended without error is dropped: the engine has heard enough. Raises the run's
@@ -88,7 +88,7 @@ class Run:
         if self.error is not None:
             raise self.error
         if not self.finished.is_set():
-            self._send(Feed(self.id, samples))
+            self._send(Feed(self.id, samples, pausing))
             self._untaken += 1
 
     async def finish_feeding(self) -> None:

@@ -85,7 +85,7 @@ class Running:
         self._changed = threading.Condition()
         self._credits = RUN_AHEAD
         self._cancelled = False
-        self._fed: deque[Samples] = deque()
+        self._fed: deque[Feed] = deque()
         self._feed_ended = False
         self._next_progress = float("-inf")
 
@@ -93,8 +93,8 @@ class Running:
         """Take in what the server says about this run. Never blocks."""
         with self._changed:
             match message:
-                case Feed(samples=samples):
-                    self._fed.append(samples)
+                case Feed():
+                    self._fed.append(message)
                 case FeedEnd():
                     self._feed_ended = True
                 case Credit(n=n):
@@ -123,7 +123,7 @@ class Running:
             case DiarizationRequest() as request:
                 return cast("Diarizer", engine).diarize(request, self._on_step)
             case ListenRequest() as request:
-                return cast("LiveTranscriber", engine).listen(request, self._audio(), self._on_step)
+                return cast("LiveTranscriber", engine).listen(request, _FedAudio(self), self._on_step)
             case ImageRequest() as request:
                 return cast("ImageGenerator", engine).generate(request, self._on_step)
             case VideoRequest() as request:
@@ -149,16 +149,16 @@ class Running:
             self._raise_if_cancelled()
             self._credits -= 1
 
-    def _audio(self) -> Iterator[Samples]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._fed or self._feed_ended or self._cancelled)
-                self._raise_if_cancelled()
-                if not self._fed:
-                    return
-                samples = self._fed.popleft()
-            self._send(Taken(self.id, 1))
-            yield samples
+    def take_fed(self) -> Feed | None:
+        """The next block of audio, waited for; None when the turn is over. Raises: Cancelled."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._fed or self._feed_ended or self._cancelled)
+            self._raise_if_cancelled()
+            if not self._fed:
+                return None
+            block = self._fed.popleft()
+        self._send(Taken(self.id, 1))
+        return block
 
     def _on_step(self, done: float, total: float | None) -> None:
         self._raise_if_cancelled()
@@ -170,6 +170,24 @@ class Running:
     def _raise_if_cancelled(self) -> None:
         if self._cancelled:
             raise Cancelled("The request was cancelled.")
+
+
+class _FedAudio:
+    """A `LiveAudio` of what the server feeds."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self.pausing = False
+
+    def __iter__(self) -> _FedAudio:
+        return self
+
+    def __next__(self) -> Samples:
+        block = self._running.take_fed()
+        if block is None:
+            raise StopIteration
+        self.pausing = block.pausing
+        return block.samples
 
 
 class Worker:

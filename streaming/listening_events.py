@@ -34,8 +34,11 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Hear:
+    """More of an utterance. `pausing`: the speaker has been silent for so long that it may be over already."""
+
     ticket: int
     samples: npt.NDArray[np.float32]
+    pausing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class ScriptedRun:
             self._engine.taken += 1
             yield result
 
-    async def feed(self, samples: Samples) -> None:
+    async def feed(self, samples: Samples, *, pausing: bool = False) -> None:
         self.heard += len(samples)
         await checkpoint()
 

@@ -7,7 +7,7 @@ recording where one is heard), so an engine is conformant when the suite passes.
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +72,26 @@ def write_wav(path: Path, samples: Samples, sample_rate: int = SAMPLE_RATE) -> P
     return path
 
 
-def blocks(samples: Samples, size: int = SAMPLE_RATE // 10) -> Iterator[Samples]:
+class Spoken:
+    """A `LiveAudio` of blocks; in those from number `pause` on the speaker may be done."""
+
+    def __init__(self, blocks: Iterable[Samples], pause: int | None = None) -> None:
+        self._blocks = enumerate(blocks)
+        self._pause = pause
+        self.pausing = False
+
+    def __iter__(self) -> Spoken:
+        return self
+
+    def __next__(self) -> Samples:
+        number, block = next(self._blocks)
+        self.pausing = self._pause is not None and number >= self._pause
+        return block
+
+
+def blocks(samples: Samples, size: int = SAMPLE_RATE // 10) -> Spoken:
     """Audio as a live client sends it."""
-    return (samples[at : at + size] for at in range(0, len(samples), size))
+    return Spoken(samples[at : at + size] for at in range(0, len(samples), size))
 
 
 def noise(seconds: float, level: float) -> Samples:
@@ -307,7 +324,7 @@ class LiveConformance:
                 given += 1
                 yield block
 
-        turn = engine.listen(ListenRequest(), counted(), Steps())
+        turn = engine.listen(ListenRequest(), Spoken(counted()), Steps())
         assert isinstance(next(turn), HypothesisUpdate)
         assert given < len(list(blocks(speech)))
         turn.close()  # type: ignore[attr-defined]  # engines are generators
