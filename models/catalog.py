@@ -42,6 +42,11 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     the Python packages the engine imports and `extra` the install extra that brings them. An empty `voices`
     means the engine tells its voices once loaded. `openai_voices` maps OpenAI's voice names to this model's.
 
+    Speech: a text that is spoken in pieces comes in pieces of at most `max_input_chars`. Numbers, dates and
+    abbreviations are written out beforehand, unless the engine `normalizes` by itself. `voice_languages` maps the
+    beginnings of voice ids to the languages they speak, for requests that name none; the first of `languages` is that
+    of all others. It `takes_instructions` on how to speak, or they are ignored; so are `extra_params` not named here.
+
     Images: a size is one of `sizes` where there are any, else both sides are multiples of `size_multiple` and their
     product is from `min_pixels` to `max_pixels` (0: no bound). `default_size` and `default_steps` are what a request
     that names none gets; so is `default_guidance`. `generates` tells that it needs no image to start from; `edits` that
@@ -85,6 +90,10 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     voices: tuple[str, ...] = ()
     default_voice: str = ""
     openai_voices: dict[str, str] = {}
+    voice_languages: dict[str, str] = {}
+    normalizes: bool = False
+    takes_instructions: bool = False
+    extra_params: tuple[str, ...] = ()
     word_timestamps: bool = False
     live: bool = False
     translates: bool = False
@@ -140,6 +149,11 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise ValueError("a video model has default_fps, and default_frames from min_frames to max_frames")
         if (self.default_frames - self.frame_remainder) % self.frame_multiple:
             raise ValueError("default_frames must keep the rule of frame_multiple and frame_remainder")
+
+    def language_of(self, voice: str) -> str:
+        """The language a voice of this model speaks, as far as the card tells; empty when it does not."""
+        beginnings = [beginning for beginning in self.voice_languages if voice.startswith(beginning)]
+        return self.voice_languages[max(beginnings, key=len)] if beginnings else next(iter(self.languages), "")
 
     @property
     def engine_module(self) -> str:

@@ -8,7 +8,7 @@ a process line as msgpack, so they are frozen and hold only plain values, numpy 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
@@ -43,12 +43,17 @@ class WordTiming(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SpeechRequest(msgspec.Struct, frozen=True, tag="speech"):
-    """Text to speak. `voice` is one of the engine's own voice ids; `speed` 1.0 is the voice's normal rate."""
+    """Text to speak. `voice` is one of the engine's own voice ids; `speed` 1.0 is the voice's normal rate.
+
+    `instructions` on how to speak, and the `extra_params` its card names, are only for engines that take them.
+    """
 
     text: str
     voice: str
     language: str = ""
     speed: float = 1.0
+    instructions: str = ""
+    extra_params: dict[str, Any] = {}
 
 
 class SpeechChunk(msgspec.Struct, frozen=True, tag="speech_chunk"):

@@ -193,3 +193,10 @@ def test_togethers_names_lead_to_the_models(name: str) -> None:
 def test_openais_own_models_are_nobody_elses_name(name: str) -> None:
     with pytest.raises(UnknownModel):
         Catalog.load().describe(name)
+
+
+def test_a_voice_speaks_the_language_its_name_begins_with() -> None:
+    card = speech_card("v", languages=["en", "ja"], voice_languages={"a": "en-us", "b": "en-gb", "bj": "ja"})
+    spoken = [card.language_of(voice) for voice in ("af_heart", "bm_george", "bjx", "heart")]
+    assert spoken == ["en-us", "en-gb", "ja", "en"]
+    assert speech_card("w").language_of("anybody") == ""

@@ -45,6 +45,7 @@ WORD = Word("hello", 0.1, 0.5, 0.9)
 TO_WORKER: list[ToWorker] = [
     *(Load(card) for card in Catalog.load().cards),
     Run(1, SpeechRequest("hello", "v", speed=1.5)),
+    Run(1, SpeechRequest("hello", "v", instructions="softly", extra_params={"temperature": 0.6, "tags": ["a"]})),
     Run(2, ListenRequest(language="en")),
     FeedEnd(2),
     Credit(1, 8),
