@@ -32,6 +32,7 @@ from media.api import (
     speech,
     speech_websocket,
     transcriptions,
+    videos,
     voices,
     webhook_endpoints,
 )
@@ -62,7 +63,7 @@ STUDIO_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-RESOURCES = (speech, transcriptions, images, jobs, files, blobs, webhook_endpoints, models, voices, health)
+RESOURCES = (speech, transcriptions, images, videos, jobs, files, blobs, webhook_endpoints, models, voices, health)
 
 
 def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -13,13 +13,12 @@ from msgspec import Meta, Struct
 from media.dialects.frames import field_of
 from media.dialects.vendor import Vendor
 from media.errors import ApiError
+from media.picture_sizes import named_size, shape, size_of_ratio
 from models.catalog import Card
-from models.image_rules import fitted
+from models.image_rules import Size
 from models.interfaces import ImageRequest
 from models.lora_weights import LoraWeights
 
-SIZE = re.compile(r"([0-9]{1,5})[x*×]([0-9]{1,5})")
-RATIO = re.compile(r"([0-9]{1,3}):([0-9]{1,3})")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 FILE_NAME = re.compile(r"[\w-][\w.-]*")
 NULL = msgspec.Raw(b"null")
@@ -113,39 +112,28 @@ def engine_request(options: ImageOptions, card: Card, vendor: Vendor, loras: Pat
         format=options.output_format or ("jpeg" if vendor == "together" else "png"),
         compression=options.output_compression,
         strength=options.strength,
-        loras=tuple(LoraWeights(_lora(lora.path, loras), _scale(lora)) for lora in options.image_loras),
+        loras=lora_weights(options.image_loras, loras),
         speed=options.speed,
         previews=max(options.partial_images, 1),
         safety=not options.disable_safety_checker,
     )
 
 
-def _size(options: ImageOptions, card: Card) -> tuple[int, int]:
-    width, height = options.width, options.height
-    if options.size not in ("", "auto"):
-        found = SIZE.fullmatch(options.size)
-        if found is None:
-            raise ApiError(400, "invalid_value", "size must be auto or WIDTHxHEIGHT in pixels", param="size")
-        named = int(found[1]), int(found[2])
-        if 0 in named:
-            raise ApiError(400, "invalid_value", "size must be at least one pixel each way", param="size")
-        if (width or named[0], height or named[1]) != named:
-            raise ApiError(400, "invalid_value", "size contradicts width and height: send one of them", param="size")
-        return named
+def _size(options: ImageOptions, card: Card) -> Size:
+    width, height = named_size(options.size, options.width, options.height)
     if options.aspect_ratio and not (width or height):
-        found = RATIO.fullmatch(options.aspect_ratio)
-        if found is None or not int(found[1]) or not int(found[2]):
-            message = "aspect_ratio must be two numbers, such as 16:9"
-            raise ApiError(400, "invalid_value", message, param="aspect_ratio")
-        ratio = int(found[1]) / int(found[2])
-        area = card.default_size[0] * card.default_size[1]
-        return fitted((round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))), card)
+        return size_of_ratio(shape(options.aspect_ratio, "aspect_ratio"), card)
     return width, height
 
 
 def _steps(quality: str, card: Card) -> int:
     effort = EFFORT[quality]
     return 0 if effort == 1.0 else min(max(round(card.default_steps * effort), 1), card.max_steps)
+
+
+def lora_weights(loras: Sequence[ImageLora], folder: Path | None) -> tuple[LoraWeights, ...]:
+    """Adapters as an engine finds them; `folder` has the server's own. Raises: ApiError 400."""
+    return tuple(LoraWeights(_lora(lora.path, folder), _scale(lora)) for lora in loras)
 
 
 def _scale(lora: ImageLora) -> float:
@@ -161,7 +149,7 @@ def _lora(path: str, folder: Path | None) -> str:
     raise ApiError(400, "invalid_value", f"a LoRA's path is a hub id, OWNER/NAME, or {where}", param="image_loras")
 
 
-def read_json(body: bytes, kind: type[GenerationBody] | type[EditBody]) -> Any:
+def read_json(body: bytes, kind: type[Struct]) -> Any:
     """Parse a JSON body; what is null is left open. Raises: ApiError 400 that names the field."""
     try:
         fields = _OBJECT.decode(body)

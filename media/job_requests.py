@@ -49,13 +49,20 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True):
     webhook: str
 
 
-def preferences_of(request: Request, webhook: str = "") -> Preferences:
-    """Read headers and query; `webhook` is the body's. Raises: ApiError 400 that names what is wrong."""
+def preferences_of(request: Request, webhook: str = "", *, never_waits: bool = False) -> Preferences:
+    """Read headers and query; `webhook` is the body's. Where nobody ever waits for the job, `never_waits`.
+
+    Raises: ApiError 400 that names what is wrong.
+    """
     query, headers = request.query_params, request.headers
-    asynchronous = query.get("async", "").lower() in TRUE or any(
-        preference.strip().partition(";")[0].lower() == "respond-async"
-        for line in headers.getlist("prefer")
-        for preference in line.split(",")
+    asynchronous = (
+        never_waits
+        or query.get("async", "").lower() in TRUE
+        or any(
+            preference.strip().partition(";")[0].lower() == "respond-async"
+            for line in headers.getlist("prefer")
+            for preference in line.split(",")
+        )
     )
     key = headers.get("idempotency-key")
     if key is not None and not KEY.fullmatch(key):

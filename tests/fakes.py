@@ -21,7 +21,7 @@ A request's text (or a listening request's prompt) is a verb and its argument:
     echo           (listening) says how many samples each block had, then one settled segment with their sum
     deaf           (listening) never takes audio
 
-An image's prompt is such a verb too, or "paint" (see `ScriptedPainter`).
+An image's prompt is such a verb too, or "paint" (see `ScriptedPainter`), a clip's, or "film" (see `ScriptedFilmer`).
 
 A recording is a text file: every line is a second of speech, and is heard when it has arrived. "bad" cannot be decoded.
 A prompt comes back as the first segment, with everything else that was asked for. Speakers take turns, a second each.
@@ -39,6 +39,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from models.catalog import Card
@@ -61,6 +62,7 @@ from models.interfaces import (
     Voice,
 )
 from models.spool import SpoolReader, SpoolWriter
+from models.video_interfaces import VideoFrames, VideoRequest
 from streaming.transcript import Hypothesis, Segment, SpeakerTurn, Word
 
 PCM_SECOND = bytes(2 * 16_000)
@@ -187,6 +189,43 @@ class ScriptedPainter(ScriptedEngine):
             )
 
 
+class ScriptedFilmer(ScriptedEngine):
+    """Films a grey that brightens frame by frame; a picture of the first frame is that frame.
+
+    The prompt is a verb: "film" does so; others happen between two steps, or half way through the frames when they
+    come after "decode". Every attempt adds a line to the file options["trace"].
+    """
+
+    def generate(self, request: VideoRequest, on_step: OnStep) -> Iterator[ImagePreview | VideoFrames]:
+        self._leave_trace(f"{request.prompt}\n")
+        verb, *arguments = request.prompt.split()
+        if verb == "invalid":
+            raise InvalidInput("no such thing can be filmed", field="prompt")
+        if verb == "memory":
+            raise MemoryError
+        late = verb == "decode"
+        total = request.steps + request.frames
+        for step in range(request.steps):
+            on_step(step + 1, total)
+            if step == 0 and request.previews:
+                yield ImagePreview(index=0, step=1, total=request.steps, data=square("jpeg", 8, 8), width=8, height=8)
+            if step == 0 and not late and verb != "film":
+                misbehave(verb, arguments, on_step)
+        for frame in range(request.frames):
+            if late and frame == request.frames // 2:
+                misbehave(arguments[0], arguments[1:], on_step)
+            yield VideoFrames(self._frame(request, frame))
+            on_step(request.steps + frame + 1, total)
+
+    def _frame(self, request: VideoRequest, frame: int) -> npt.NDArray[np.uint8]:
+        size = request.width, request.height
+        if frame == 0 and request.frame_images:
+            with Image.open(request.frame_images[0].path) as picture:
+                return np.asarray(picture.convert("RGB").resize(size))[np.newaxis]
+        grey = (request.seed or 0) % 64 + 128 * frame // request.frames
+        return np.full((1, size[1], size[0], 3), grey, np.uint8)
+
+
 def square(format: str, width: int, height: int) -> bytes:
     """A red square, encoded."""
     file = io.BytesIO()
@@ -244,5 +283,5 @@ def load(card: Card) -> ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         case fifo:
             wait_for_writer(fifo)
-    engines = {"speech": ScriptedEngine, "image": ScriptedPainter}
+    engines = {"speech": ScriptedEngine, "image": ScriptedPainter, "video": ScriptedFilmer}
     return engines.get(card.task, ScriptedScribe)(card)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from media.access import tenant_of
+from media.bodies import json_body, request_directory
 from media.dialects.vendor import vendor_of
 from media.errors import ApiError
 from media.image_answers import ImageEvents, images_body
@@ -27,7 +24,7 @@ from media.jobs import store
 from media.jobs.images import ImageJob
 from media.openapi import Operation
 from media.services import services_of
-from media.uploads import MEGABYTE, Form, receiving, too_large
+from media.uploads import MEGABYTE, Form, receiving
 from models.catalog import Card
 from models.errors import InvalidInput
 from models.image_rules import settled
@@ -63,8 +60,8 @@ class ImagesAnswer(Struct, kw_only=True):
 
 async def generations(request: Request) -> Response:
     """Images from a prompt, or from a prompt and images by URL."""
-    body: GenerationBody = read_json(await _json(request), GenerationBody)
-    async with _directory(request) as directory:
+    body: GenerationBody = read_json(await json_body(request), GenerationBody)
+    async with request_directory(request) as directory:
         inputs = ImageInputs(services_of(request), tenant_of(request), directory)
         card = services_of(request).card(body.model, "image")
         _settle(body, card, request, inputs, early=True)
@@ -79,8 +76,8 @@ async def edits(request: Request) -> Response:
     """Images changed by a prompt: all of them, or where a mask says."""
     services = services_of(request)
     if request.headers.get("content-type", "").startswith("application/json"):
-        body: EditBody = read_json(await _json(request), EditBody)
-        async with _directory(request) as directory:
+        body: EditBody = read_json(await json_body(request), EditBody)
+        async with request_directory(request) as directory:
             inputs = ImageInputs(services, tenant_of(request), directory)
             for place, source in enumerate([*body.images, *([body.image] if body.image else [])]):
                 await inputs.add(source, f"images[{place}]")
@@ -185,35 +182,6 @@ async def _answer(request: Request, options: ImageOptions, card: Card, inputs: I
     if options.stream:
         return ImageEvents(request, job, options, event)
     return JSONResponse(await images_body(request, await finished(request, job), options))
-
-
-async def _json(request: Request) -> bytes:
-    limit = services_of(request).settings.max_image_mb * MEGABYTE * 2
-    message = f"the body is larger than {limit // MEGABYTE} MB (SONOREEL_MAX_IMAGE_MB)"
-    if int(request.headers.get("content-length") or 0) > limit:
-        raise too_large(message, None)
-    body = bytearray()
-    async for chunk in request.stream():  # in chunks it may have no length
-        body += chunk
-        if len(body) > limit:
-            raise too_large(message, None)
-    return bytes(body)
-
-
-@asynccontextmanager
-async def _directory(request: Request) -> AsyncIterator[Path]:
-    spool = services_of(request).spools
-
-    def make() -> Path:
-        spool.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="request-", dir=spool))
-
-    directory = await anyio.to_thread.run_sync(make)
-    try:
-        yield directory
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
 routes = [

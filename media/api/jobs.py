@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-import anyio
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from media.access import tenant_of
 from media.dialects.frames import field_of
 from media.errors import ApiError
-from media.event_stream import EventStream
+from media.job_events import JobEvents
 from media.job_objects import present
 from media.jobs import store
 from media.jobs.desk import job_prefix
 from media.jobs.states import Job
-from media.jobs.watching import follow
 from media.openapi import Operation
 from media.services import services_of
-
-EVENT_ID = re.compile(r"[0-9]{1,18}")
-KEEP_ALIVE_SECONDS = 15.0
-"""Between two comments on a stream, so that no proxy takes it for dead."""
 
 
 class JobQuery(Struct, kw_only=True):
@@ -43,13 +34,21 @@ class JobQuery(Struct, kw_only=True):
 
 
 class JobProgress(Struct, kw_only=True):
-    """How far a job is, in its own unit; `previews` are pictures of what there is so far."""
+    """How far a job is, in its own unit; `previews` are pictures of what there is so far.
+
+    Videos tell their stage, too, and count steps and frames.
+    """
 
     done: float
     total: float | None
     unit: str
     percent: float | None
     previews: list[dict[str, Any]]
+    stage: Literal["denoising", "decoding", "rendering"] | UnsetType = UNSET
+    step: int | UnsetType = UNSET
+    steps: int | UnsetType = UNSET
+    frame: int | UnsetType = UNSET
+    frames: int | UnsetType = UNSET
 
 
 class JobObject(Struct, kw_only=True):
@@ -146,60 +145,7 @@ async def job_events(request: Request) -> Response:
     """The job as server-sent events, whenever it changes."""
     services, id = services_of(request), request.path_params["id"]
     _existing(await services.database.run(store.get, tenant_of(request), id), request)
-    last = request.headers.get("last-event-id") or "0"
-    if not EVENT_ID.fullmatch(last):
-        raise ApiError(400, "invalid_value", "Last-Event-ID must be one of this stream", param="Last-Event-ID")
-    return JobEvents(request, id, int(last))
-
-
-class JobEvents(Response):
-    """Events named `state`, `progress` and `preview`; each id is a revision, and each data the whole job.
-
-    Whoever comes back with Last-Event-ID gets what has changed since, as it is now.
-    """
-
-    def __init__(self, request: Request, id: str, seen: int) -> None:
-        super().__init__()
-        self._request = request
-        self._id = id
-        self._seen = seen
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stream = EventStream(send)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._until_hung_up, receive, tasks.cancel_scope)
-            tasks.start_soon(self._keep_alive, stream)
-            await self._follow(stream)
-            await stream.end()
-            tasks.cancel_scope.cancel()
-
-    async def _follow(self, stream: EventStream) -> None:
-        services = services_of(self._request)
-        before: Job | None = None
-        tenant = tenant_of(self._request)
-        async with aclosing(follow(services.database, tenant, self._id, self._seen)) as changes:
-            async for job in changes:
-                body = await present(services, self._request, job)
-                await stream.send(body, event=_name(job, before), id=str(job.revision))
-                before = job
-
-    async def _keep_alive(self, stream: EventStream) -> None:
-        while True:
-            await stream.comment()
-            await anyio.sleep(KEEP_ALIVE_SECONDS)
-
-    async def _until_hung_up(self, receive: Receive, answer: anyio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        answer.cancel()
-
-
-def _name(job: Job, before: Job | None) -> str:
-    """What an event is about."""
-    if before is None or before.state is not job.state or before.attempt != job.attempt:
-        return "state"
-    known = (job.progress or {}).get("previews")
-    return "preview" if known and known != (before.progress or {}).get("previews") else "progress"
+    return JobEvents(request, id, present)
 
 
 async def list_pools(request: Request) -> Response:
