@@ -64,10 +64,10 @@ def events(client: httpx.Client, url: str, id: str, **headers: str) -> Iterator[
                 yield name, json.loads(line.removeprefix("data: "))
 
 
-def until(client: httpx.Client, url: str, id: str, *states: str) -> dict[str, Any]:
-    """The job as soon as it is in one of the states."""
+def until(client: httpx.Client, url: str, id: str, *states: str, attempt: int = 0) -> dict[str, Any]:
+    """The job as soon as it is in one of the states, at that attempt or a later one."""
     for _, job in events(client, url, id):
-        if job["status"] in states:
+        if job["status"] in states and job["attempt"] >= attempt:
             return job
     raise AssertionError(f"the job never was {states}")
 

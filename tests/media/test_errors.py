@@ -25,6 +25,7 @@ INTERNAL = {
     "ClientStalled": "there is nobody to tell",
     "IdempotencyConflict": "becomes ApiError 409",
     "QueueFull": "becomes ApiError 429",
+    "FilmError": "becomes EngineFailed or InvalidInput in the worker",
     "NotPublic": "becomes ApiError 400, or a failed delivery",
     "FrameTooLarge": "ends the worker's connection, which makes it EngineFailed",
     "LaneFull": "becomes AtCapacity in the engine",
