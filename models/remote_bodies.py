@@ -22,6 +22,8 @@ Part: TypeAlias = tuple[str, tuple[str | None, bytes, str] | tuple[None, bytes]]
 PNG = "image/png"
 OURS = {"seconds": "frames", "size": "width", "picture": "frame_images", "image": "image_paths", "mask": "mask_path"}
 """What is sent -> the field of the request that it comes from, where that is called otherwise."""
+TOLD = {"seconds": "frames", "media": "frame_images", "width": "width", "height": "height", "fps": "fps", "n": "n"}
+"""Names that a server may find fault with though they were not sent -> the field of the request."""
 
 
 class Body(NamedTuple):
@@ -56,6 +58,10 @@ def video_body(request: VideoRequest, card: Card, options: RemoteOptions) -> Bod
         "steps": request.steps,
         "guidance": _guidance(request.guidance, card),
         "seed": request.seed,
+        "speed": request.speed if request.speed != "exact" else None,
+        "format": request.format,
+        "codec": request.codec or None,
+        "quality": request.quality or None,
     }
     fields = _named(values, style.videos) | options.body
     frames = [(picture.frame, _png(covering(open_picture(picture.path, "frame_images"), size)))
@@ -86,6 +92,7 @@ def image_body(request: ImageRequest, card: Card, options: RemoteOptions, seed: 
         "guidance": _guidance(request.guidance, card),
         "seed": seed,
         "strength": request.strength,
+        "speed": request.speed if request.speed != "exact" else None,
         "format": request.format,
         "compression": request.compression or None if request.format != "png" else None,
         "encoding": "b64_json",
@@ -103,11 +110,11 @@ def image_body(request: ImageRequest, card: Card, options: RemoteOptions, seed: 
 
 def field_of(param: str, names: Names) -> str | None:
     """The request's field that another server means by a name, such as "num_frames" or "images[0]"."""
-    wire = param.rpartition(".")[2].partition("[")[0]
+    wire = param.removeprefix("body.").partition(".")[0].partition("[")[0]
     if wire == "images":
         wire = "image"
     known = {wire: OURS.get(field, field) for field, wires in names.items() for wire in wires}
-    return known.get(wire) or {"width": "width", "height": "height", "n": "n"}.get(wire)
+    return known.get(wire) or TOLD.get(wire)
 
 
 def _named(values: Mapping[str, Any], names: Names) -> dict[str, Any]:

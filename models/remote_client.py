@@ -154,10 +154,10 @@ class Upstream:
     async def tell(self, client: httpx.AsyncClient, method: str, path: str) -> bool:
         """Ask for something whose answer is only yes or no; being unreachable is no."""
         try:
-            response = await client.send(client.build_request(method, self._at(path), headers=self._credentials))
+            async with client.stream(method, self._at(path), headers=self._credentials) as response:
+                return response.is_success
         except httpx.RequestError:
             return False
-        return response.is_success
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call that only looks, while it does not reach the server or the server has no time for it.

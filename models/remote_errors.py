@@ -32,6 +32,8 @@ MOST_TOLD = 500
 USUAL_WAIT, LONGEST_WAIT = 5.0, 300.0
 """Seconds to wait for a server that is full and says nothing about it, and the most it may say."""
 SERVER_FAULT = 500
+REQUEST_STATUSES = frozenset({"400", "413", "422"})
+"""For which the request is to blame; others tell of what this server does wrong, or the other one."""
 REFUSED_CONTENT = "content_policy_violation"
 _MODERATION = ("content_policy", "moderation", "safety", "sensitive")
 _REQUEST_FAULTS = ("invalid", "unsupported", "missing_required", "unknown_parameter")
@@ -97,17 +99,17 @@ class Refusals:
             return OutOfMemory("The model ran out of memory.")
         if status in (429, 503):
             return AtCapacity("The server of this model has no room now.", retry_after=wait_in(headers))
-        return self._of_fault(fault, status in (400, 413, 422))
+        return self._of_fault(fault, str(status) in REQUEST_STATUSES)
 
     def of_look(self, status: int, headers: Mapping[str, str], body: bytes) -> EngineError:
         """What it means that a job, which the server had taken, cannot be looked at or fetched."""
         if status >= SERVER_FAULT:
             logger.warning("the server of %s answered %d: %s", self._model, status, self._read(body).message)
             return Unreachable("The server of this model fails.")
-        if status in (404, 410):
-            return EngineFailed("The server of this model has lost the job.")
-        error = self.of_answer(status, headers, body)
-        return EngineFailed("The server of this model failed.") if isinstance(error, InvalidInput) else error
+        if status in (401, 429):
+            return self.of_answer(status, headers, body)
+        logger.warning("the server of %s answered %d for a job: %s", self._model, status, self._read(body).message)
+        return EngineFailed("The server of this model has lost the job.")
 
     def of_job(self, error: object) -> EngineError:
         """What the error of a failed job means."""
@@ -116,8 +118,7 @@ class Refusals:
         if fault.code == "out_of_memory":
             return OutOfMemory("The model ran out of memory.")
         code = fault.code.lower()
-        is_number = code.isdigit() and 400 <= int(code) < SERVER_FAULT and int(code) not in (408, 409, 429)
-        return self._of_fault(fault, is_number or code.startswith(_REQUEST_FAULTS))
+        return self._of_fault(fault, code in REQUEST_STATUSES or code.startswith(_REQUEST_FAULTS))
 
     def _of_fault(self, fault: Fault, of_request: bool) -> EngineError:
         if fault.code == "poisoned_request":
@@ -158,4 +159,4 @@ def _of_model(fault: Fault) -> bool:
 
 
 def _string(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else str(value)
+    return str(value) if isinstance(value, str | int | float) else ""

@@ -51,6 +51,10 @@ DIFFUSERS_STEPS, STEPS, ANY_STEPS = (
     {"steps": names} for names in (("num_inference_steps",), ("steps",), ("num_inference_steps", "steps"))
 )
 FRAMES: Names = {"frames": ("num_frames",), "fps": ("fps",)}
+ONLY_FRAMES: Names = {**FRAMES, "seconds": ()}
+"""For a server that refuses to be told the same twice."""
+SPEED: Names = {"speed": ("speed",)}
+SONOREEL_FILES: Names = {"format": ("output_format",), "codec": ("output_codec",), "quality": ("output_quality",)}
 STRENGTH: Names = {"strength": ("strength",)}
 TWO_MASKS: Names = {"mask": ("mask", "mask_image")}
 
@@ -67,13 +71,14 @@ STYLES: dict[StyleName, Style] = {
         json_videos=True,
     ),
     "sonoreel": Style(
-        {**OPENAI_VIDEOS, **FRAMES, **SAMPLING, **STEPS},
-        {**OPENAI_IMAGES, **ENCODED, **SAMPLING, **STEPS, **STRENGTH},
+        {**OPENAI_VIDEOS, **ONLY_FRAMES, **SAMPLING, **STEPS, **SPEED, **SONOREEL_FILES},
+        {**OPENAI_IMAGES, **ENCODED, **SAMPLING, **STEPS, **STRENGTH, **SPEED},
         media=True,
     ),
+    # What the three above take together, for those that may be any of them; OpenAI itself refuses it.
     "any": Style(
-        {**OPENAI_VIDEOS, **FRAMES, **SAMPLING, **ANY_STEPS},
-        {**OPENAI_IMAGES, **ENCODED, **SAMPLING, **ANY_STEPS, **STRENGTH, **TWO_MASKS},
+        {**OPENAI_VIDEOS, **ONLY_FRAMES, **SAMPLING, **ANY_STEPS, **SPEED},
+        {**OPENAI_IMAGES, **ENCODED, **SAMPLING, **ANY_STEPS, **STRENGTH, **TWO_MASKS, **SPEED},
     ),
 }
 
@@ -111,7 +116,7 @@ class RemoteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             raise ValueError("base_url must have no user, password, query or fragment; keys go into api_key_env")
         if min(self.timeout, self.poll_seconds, self.max_mb) <= 0 or self.patience < 0:
             raise ValueError("timeout, poll_seconds and max_mb must be above 0, and patience not below")
-        known = {*STYLES["any"].videos, *STYLES["any"].images}
+        known = {field for style in STYLES.values() for field in (*style.videos, *style.images)}
         if unknown := self.fields.keys() - known:
             raise ValueError(f"fields has {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
 

@@ -5,6 +5,7 @@ OpenAI's `/v1/videos`. Whatever ends it here before the video is there, it is ca
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FAILED = frozenset({"failed", "error"})
 CALLED_OFF = frozenset({"cancelled", "canceled", "expired", "deleted"})
 """All else, known or not, means that the server is at it."""
 LONGEST_ID = 512
+INTEGER = re.compile(r"[0-9]{1,9}")
 
 
 async def fetch_video(upstream: Upstream, body: Body, to: Path, watch: Watch) -> None:
@@ -65,7 +67,8 @@ class _Made:
 
     async def _until_made(self, answer: Answer) -> None:
         while True:
-            status = str(answer.body.get("status", "")).lower()
+            said = answer.body.get("status")
+            status = said.lower() if isinstance(said, str) else ""
             if status in MADE:
                 return
             if status in FAILED:
@@ -82,7 +85,7 @@ class _Made:
 
     def _pause(self, answer: Answer) -> float:
         said = answer.headers.get("openai-poll-after-ms", "")
-        pause = int(said) / 1000 if said.isdigit() else self._upstream.options.poll_seconds
+        pause = int(said) / 1000 if INTEGER.fullmatch(said) else self._upstream.options.poll_seconds
         return min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 

@@ -46,6 +46,7 @@ class RemoteVideoGenerator:
     """Implements VideoGenerator; any number of requests at once."""
 
     def __init__(self, upstream: Upstream) -> None:
+        self.card = upstream.card
         self._upstream = upstream
 
     def generate(self, request: VideoRequest, on_step: OnStep) -> Generator[VideoFile, None, None]:
@@ -53,8 +54,8 @@ class RemoteVideoGenerator:
         upstream = self._upstream
         pictures = request.frame_images
         start = open_picture(pictures[0].path, "frame_images").size if pictures else None
-        request = settled_video(request, upstream.card, start)
-        body = video_body(request, upstream.card, upstream.options)
+        request = settled_video(request, self.card, start)
+        body = video_body(request, self.card, upstream.options)
         handle, name = tempfile.mkstemp(".mp4", "remote-", request.directory or None)
         os.close(handle)
         path = Path(name)

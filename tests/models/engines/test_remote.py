@@ -161,7 +161,6 @@ def test_a_video_is_asked_for_fetched_and_deleted_there(upstream: ScriptedUpstre
         "model": "theirs",
         "prompt": "a red square",
         "negative_prompt": "blur",
-        "seconds": "2",
         "size": "64x48",
         "num_frames": "17",
         "fps": "8",
@@ -181,7 +180,7 @@ def test_a_video_that_is_made_at_once_is_not_looked_at(upstream: ScriptedUpstrea
     assert upstream.kinds == ["create", "content", "delete"]
 
 
-@pytest.mark.parametrize("status", ["processing", "QUEUED", "", None, 7, "half way", ["in_progress"]])
+@pytest.mark.parametrize("status", ["processing", "QUEUED", "", None, 7, "half way", [[["in_progress"]] * 2] * 2])
 def test_a_status_nobody_knows_means_that_it_is_being_made(
     upstream: ScriptedUpstream, tmp_path: Path, status: Any
 ) -> None:
@@ -192,6 +191,12 @@ def test_a_status_nobody_knows_means_that_it_is_being_made(
 
 def test_the_server_says_when_to_look_again(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     assert make(upstream, tmp_path, poll_seconds=600.0) == CLIP
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-1", "1e9", "\xb2", "9" * 5000])
+def test_what_it_says_about_that_may_be_nonsense(upstream: ScriptedUpstream, tmp_path: Path, said: str) -> None:
+    upstream.scripts["create"] = Reply(job().body, headers={"openai-poll-after-ms": said})
+    assert make(upstream, tmp_path) == CLIP
 
 
 def test_ids_are_only_ids(upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -254,9 +259,10 @@ def test_a_server_that_takes_pictures_of_any_frame_is_sent_them(upstream: Script
         ({"style": "openai"}, {"model", "prompt", "seconds", "size"}, False),
         ({"style": "sglang"}, {"num_frames", "num_inference_steps", "fps", "seed"}, True),
         ({"style": "vllm-omni", "body": {"flow_shift": 5.0, "extra_params": {"a": 1}}}, {"flow_shift"}, False),
+        ({"style": "sonoreel"}, {"num_frames", "fps", "steps", "output_format", "output_quality"}, False),
         ({"fields": {"steps": "effort", "seed": ""}}, {"effort", "num_frames"}, False),
     ],
-    ids=["openai", "sglang", "vllm-omni", "fields"],
+    ids=["openai", "sglang", "vllm-omni", "sonoreel", "fields"],
 )
 def test_fields_go_under_the_names_they_have_there(
     upstream: ScriptedUpstream, tmp_path: Path, options: dict[str, Any], sent: set[str], as_json: bool
@@ -267,6 +273,8 @@ def test_fields_go_under_the_names_they_have_there(
     assert sent <= created.fields.keys()
     if options.get("style") == "openai":
         assert created.fields.keys() == sent
+    if options.get("style") == "sonoreel":
+        assert "seconds" not in created.fields  # it would be told the same twice
     if "body" in options:
         assert json.loads(created.fields["extra_params"]) == {"a": 1}
     if "fields" in options:
