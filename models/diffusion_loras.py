@@ -61,14 +61,20 @@ class Adapters:
     def _load(self, key: tuple[str, int]) -> None:
         file = Path(key[0])
         name = f"lora{next(self._numbers)}"
+        # Wan 2.2 has two networks, one after the other in a clip's steps: what changes one changes both.
+        places: list[dict[str, Any]] = [{}]
+        if getattr(self._pipe, "transformer_2", None) is not None:
+            places.append({"load_into_transformer_2": True})
         try:
-            self._pipe.load_lora_weights(
-                str(file.parent),
-                weight_name=file.name,
-                adapter_name=name,
-                local_files_only=True,
-                use_safetensors=True,
-            )
+            for place in places:
+                self._pipe.load_lora_weights(
+                    str(file.parent),
+                    weight_name=file.name,
+                    adapter_name=name,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    **place,
+                )
         except (ValueError, KeyError, RuntimeError, IndexError, AttributeError) as error:
             if type(error).__name__ == "OutOfMemoryError":
                 raise

@@ -12,8 +12,8 @@ import importlib
 import inspect
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -42,7 +42,7 @@ THRESHOLDS = {"balanced": 0.08, "fast": 0.12}
 """Speed -> how little the first block may have changed since the step before for all others to be skipped."""
 FEWEST_STEPS = 20
 """Of fewer steps each makes a difference."""
-OWN_CONTEXTS = ("FluxPipeline", "QwenImage")
+OWN_CONTEXTS = ("FluxPipeline", "QwenImage", "Wan", "LTX", "HunyuanVideoPipeline", "CogVideoX", "Mochi")
 """Pipelines that keep what is cached with and without the prompt apart by themselves; the others run one of the two."""
 ONE_AT_A_TIME = ("QwenImageEdit", "QwenImageLayered", "Flux2")
 """Pipelines that make one image a call, or take several images as several references to one."""
@@ -109,30 +109,11 @@ class Pipelines:
 
     def release(self) -> None:
         """Give back what a request that ran out of memory has left behind."""
-        gc.collect()
-        if self.device.startswith("cuda"):
-            import_torch().cuda.empty_cache()
+        release_memory(self.device)
 
-    @contextmanager
-    def skipping(self, pipe: Any, speed: str, steps: int) -> Iterator[bool]:
-        """Inside, steps that would change little are skipped; yields whether any can be.
-
-        Never "exact", with few steps, or in networks that are no transformers.
-        """
-        threshold = THRESHOLDS.get(speed, 0.0)
-        denoiser = self.denoiser
-        if not threshold or steps < FEWEST_STEPS or not hasattr(denoiser, "enable_cache"):
-            yield False
-            return
-        denoiser.enable_cache(self._diffusers.FirstBlockCacheConfig(threshold=threshold))
-        try:
-            if type(pipe).__name__.startswith(OWN_CONTEXTS):
-                yield True
-            else:
-                with denoiser.cache_context("all"):
-                    yield True
-        finally:
-            denoiser.disable_cache()
+    def skipping(self, pipe: Any, speed: str, steps: int) -> AbstractContextManager[bool]:
+        """See `skipping`."""
+        return skipping(pipe, [self.denoiser], speed, steps)
 
     def compile(self) -> bool:
         """Have the repeated blocks of the denoiser compiled when they run next; False for one without any."""
@@ -145,6 +126,33 @@ class Pipelines:
         """Run everything as it was before `compile`."""
         for module in self.denoiser.modules():
             module._compiled_call_impl = None
+
+
+@contextmanager
+def skipping(pipe: Any, denoisers: Sequence[Any], speed: str, steps: int) -> Iterator[bool]:
+    """Inside, steps that would change little are skipped; yields whether any can be.
+
+    Never "exact", with few steps, or in networks that are no transformers.
+    """
+    threshold = THRESHOLDS.get(speed, 0.0)
+    if not threshold or steps < FEWEST_STEPS or not all(hasattr(each, "enable_cache") for each in denoisers):
+        yield False
+        return
+    config = import_diffusers().FirstBlockCacheConfig(threshold=threshold)
+    with ExitStack() as contexts:
+        for denoiser in denoisers:
+            denoiser.enable_cache(config)
+            contexts.callback(denoiser.disable_cache)
+            if not type(pipe).__name__.startswith(OWN_CONTEXTS):
+                contexts.enter_context(denoiser.cache_context("all"))
+        yield True
+
+
+def release_memory(device: str) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import_torch().cuda.empty_cache()
 
 
 def import_diffusers() -> Any:

@@ -1,4 +1,4 @@
-"""Previews of an image on its way, for next to nothing: no decoder runs.
+"""Previews of an image or a frame on its way, for next to nothing: no decoder runs.
 
 The denoised image is guessed from the last step, and its colours from a linear map of latents to RGB. The map is not a
 table: it is fitted, by least squares, to what the model's own decoder makes of the latents of random colours.
@@ -15,13 +15,19 @@ import numpy.typing as npt
 
 from models.image_rules import Size
 from models.torch_runtime import import_torch
+from models.video_latents import compression, scaled, unscaled
 
 INTERVAL = 0.5
 """Seconds between two previews of a request."""
 CELLS = 16
 """Latents of a side of the picture that the map is fitted to."""
-MAPPED = ("AutoencoderKL", "AutoencoderKLQwenImage")
-"""Autoencoders whose latents are images of an eighth of the size, or so, as pipelines hold them."""
+IMAGES = "AutoencoderKL"
+VIDEOS = tuple(
+    f"AutoencoderKL{family}" for family in ("QwenImage", "Wan", "LTXVideo", "HunyuanVideo", "CogVideoX", "Mochi")
+)
+"""Autoencoders whose latents are smaller pictures, without a time axis and with one: to these a picture is a frame."""
+LAST_STEP = 0.05
+"""Time of the step of denoising that some of LTX-Video's autoencoders do."""
 SMALLEST = 1e-4
 RIDGE = 1e-4
 NOISE = 0.5
@@ -87,10 +93,10 @@ def fit_map(pipe: Any) -> Any:
     """Latent channels and a constant to RGB in 0..1, shape (channels + 1, 3); None for an unknown autoencoder."""
     torch = import_torch()
     vae = pipe.vae
-    if type(vae).__name__ not in MAPPED:
+    if type(vae).__name__ not in (IMAGES, *VIDEOS):
         return None
     generator = torch.Generator().manual_seed(0)
-    side = CELLS * pipe.vae_scale_factor
+    side = CELLS * compression(pipe)[1]
     colours = torch.rand(1, 3, CELLS // 2, CELLS // 2, generator=generator)
     picture = torch.nn.functional.interpolate(colours, size=(side, side), mode="bilinear").to(vae.device, vae.dtype)
     with torch.no_grad():
@@ -111,29 +117,19 @@ def fit_map(pipe: Any) -> Any:
 
 def _encoded(vae: Any, pixels: Any) -> Any:
     """Pictures in -1..1 as latents on the scale that pipelines hold them, without a time axis."""
-    if type(vae).__name__ == "AutoencoderKL":
-        latents = vae.encode(pixels).latent_dist.mode()
-    else:  # of videos: one picture is a video of one frame
-        latents = vae.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
-    mean, deviation = _scale(vae, latents)
-    return (latents - mean) / deviation
+    if type(vae).__name__ == IMAGES:
+        shift = vae.config.shift_factor or 0.0
+        return (vae.encode(pixels).latent_dist.mode() - shift) * vae.config.scaling_factor
+    return scaled(vae, vae.encode(pixels[:, :, None]).latent_dist.mode())[:, :, 0]
 
 
 def _decoded(vae: Any, latents: Any) -> Any:
-    mean, deviation = _scale(vae, latents)
-    latents = latents * deviation + mean
-    if type(vae).__name__ == "AutoencoderKL":
-        return vae.decode(latents).sample
-    return vae.decode(latents[:, :, None]).sample[:, :, 0]
-
-
-def _scale(vae: Any, latents: Any) -> tuple[Any, Any]:
-    if type(vae).__name__ == "AutoencoderKL":
-        return vae.config.shift_factor or 0.0, 1 / vae.config.scaling_factor
-    mean, deviation = (
-        latents.new_tensor(values).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return mean, deviation
+    if type(vae).__name__ == IMAGES:
+        return vae.decode(latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)).sample
+    more: tuple[Any, ...] = ()
+    if getattr(vae.config, "timestep_conditioning", False):
+        more = (latents.new_full((len(latents),), LAST_STEP),)
+    return vae.decode(unscaled(vae, latents[:, :, None]), *more).sample[:, :, 0]
 
 
 def denoised(scheduler: Any, timestep: Any, before: Any, after: Any) -> Any:
@@ -168,6 +164,8 @@ def mixture(scheduler: Any, timestep: Any) -> tuple[float, float, float, float]:
 def _of_sigma(scheduler: Any, place: int) -> tuple[float, float]:
     sigma = float(scheduler.sigmas[max(place, 0)])
     if type(scheduler).__name__.startswith("FlowMatch"):
+        if scheduler.config.get("invert_sigmas"):  # Mochi counts what is left of the image, not of the noise
+            sigma = 1 - sigma
         return 1 - sigma, sigma
     if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
         image, noise = scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[max(place, 0)])
@@ -177,4 +175,5 @@ def _of_sigma(scheduler: Any, place: int) -> tuple[float, float]:
 
 def _adds_noise(scheduler: Any) -> bool:
     name = type(scheduler).__name__
-    return "Ancestral" in name or "LCM" in name or "SDE" in name or bool(scheduler.config.get("stochastic_sampling"))
+    known = any(part in name for part in ("Ancestral", "LCM", "SDE", "CogVideoXDPM"))
+    return known or bool(scheduler.config.get("stochastic_sampling"))

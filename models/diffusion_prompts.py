@@ -6,6 +6,7 @@ and those not known here, are given the words instead.
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -40,6 +41,7 @@ class PromptCache:
         encode = encoder_of(pipe)
         if encode is None:
             return None
+        words = words._replace(longest=words.longest or _usual_length(pipe))
         key = (encode, words, weights)
         found = self._kept.get(key)
         if found is None:
@@ -70,6 +72,12 @@ def encoder_of(pipe: Any) -> Encode | None:
     """How a pipeline's prompts are encoded; None where that is left to its call."""
     name = type(pipe).__name__
     return next((encode for prefix, encode in _ENCODERS.items() if name.startswith(prefix)), None)
+
+
+def _usual_length(pipe: Any) -> int:
+    """The limit that a pipeline's call has, which that of its `encode_prompt` may differ from; 0 for none."""
+    limit = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
+    return 0 if limit is None else int(limit.default)
 
 
 def _bytes(embeddings: Mapping[str, Any]) -> int:
@@ -122,11 +130,45 @@ def _qwen_image(pipe: Any, words: Words) -> Embeddings:
     return embeddings
 
 
+def _wan(pipe: Any, words: Words) -> Embeddings:
+    return dict(zip(("prompt_embeds", "negative_prompt_embeds"), _video(pipe, words), strict=True))
+
+
+def _ltx(pipe: Any, words: Words) -> Embeddings:
+    names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    return dict(zip(names, _video(pipe, words), strict=True))
+
+
+def _video(pipe: Any, words: Words) -> Any:
+    return pipe.encode_prompt(
+        prompt=words.prompt,
+        negative_prompt=words.negative or None,
+        do_classifier_free_guidance=words.guided,
+        device=pipe._execution_device,
+        max_sequence_length=words.longest,
+    )
+
+
+def _hunyuan_video(pipe: Any, words: Words) -> Embeddings:
+    embeddings: Embeddings = {}
+    asked = {"": words.prompt} | ({"negative_": words.negative} if words.guided else {})
+    for prefix, text in asked.items():
+        encoded = pipe.encode_prompt(text, device=pipe._execution_device, max_sequence_length=words.longest)
+        names = ("prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask")
+        embeddings |= {prefix + name: tensor for name, tensor in zip(names, encoded, strict=True)}
+    return embeddings
+
+
 _ENCODERS: dict[str, Encode] = {
     "StableDiffusion3": _stable_diffusion_3,
     "StableDiffusionXL": _stable_diffusion_xl,
     **{f"StableDiffusion{task}Pipeline": _stable_diffusion for task in ("", "Img2Img", "Inpaint")},
     **{f"Flux{task}Pipeline": _flux for task in ("", "Img2Img", "Inpaint", "Fill", "Kontext", "KontextInpaint")},
     **{f"QwenImage{task}Pipeline": _qwen_image for task in ("", "Img2Img", "Inpaint")},
+    **{f"{family}{task}Pipeline": _wan for family in ("Wan", "CogVideoX") for task in ("", "ImageToVideo")},
+    **{f"LTX{task}Pipeline": _ltx for task in ("", "ImageToVideo", "Condition")},
+    "MochiPipeline": _ltx,
+    "HunyuanVideoPipeline": _hunyuan_video,
+    "AnimateDiffPipeline": _stable_diffusion,
 }
 """Prefix of a pipeline's class -> how its prompts are encoded; the first that fits counts."""
