@@ -36,6 +36,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -210,10 +211,10 @@ class ScriptedFilmer(ScriptedEngine):
             if step == 0 and request.previews:
                 yield ImagePreview(index=0, step=1, total=request.steps, data=square("jpeg", 8, 8), width=8, height=8)
             if step == 0 and not late and verb != "film":
-                misbehave(verb, arguments, on_step)
+                misbehave(verb, arguments, partial(_stay, on_step, step + 1, total))
         for frame in range(request.frames):
             if late and frame == request.frames // 2:
-                misbehave(arguments[0], arguments[1:], on_step)
+                misbehave(arguments[0], arguments[1:], partial(_stay, on_step, request.steps + frame, total))
             yield VideoFrames(self._frame(request, frame))
             on_step(request.steps + frame + 1, total)
 
@@ -224,6 +225,11 @@ class ScriptedFilmer(ScriptedEngine):
                 return np.asarray(picture.convert("RGB").resize(size))[np.newaxis]
         grey = (request.seed or 0) % 64 + 128 * frame // request.frames
         return np.full((1, size[1], size[0], 3), grey, np.uint8)
+
+
+def _stay(on_step: OnStep, at: float, total: float, done: float, of: float | None) -> None:
+    """An `on_step` for misbehaviour in the middle of a work."""
+    on_step(at, total)
 
 
 def square(format: str, width: int, height: int) -> bytes:

@@ -9,6 +9,7 @@ const MAX_CHARACTERS = 4_000;
 /** Media types of transcripts; SubRip's is not one of text. */
 const WORDS = /^(text\/|application\/x-subrip)/;
 const PLAYER = document.createElement("audio");
+const SCREEN = document.createElement("video");
 
 /** The results of a job that has ended well, made once; `refresh` them when the job is read again. */
 export class JobResults {
@@ -20,7 +21,8 @@ export class JobResults {
     this.#place = place;
     const words = job.result?.text;
     if (typeof words === "string") this.#showWords(words);
-    job.outputs.forEach((output) => this.#add(output, typeof words === "string"));
+    const poster = job.outputs.find(({ variant }) => variant === "thumbnail");
+    job.outputs.forEach((output) => this.#add(output, typeof words === "string", poster));
     this.#place.hidden = this.#place.childElementCount === 0;
   }
 
@@ -38,11 +40,14 @@ export class JobResults {
     });
   }
 
-  #add(output, read) {
+  #add(output, read, poster) {
     const address = resultAddress(output.url);
     const kind = output.content_type;
     const here = isLoadable(address);
-    if (here && kind.startsWith("image/")) this.#addPicture(output, address);
+    if (output === poster) this.#files.push({});
+    else if (output.variant === "spritesheet") this.#addLink(output, address);
+    else if (here && kind.startsWith("video/") && SCREEN.canPlayType(kind)) this.#addClip(output, address, poster);
+    else if (here && kind.startsWith("image/")) this.#addPicture(output, address);
     else if (here && PLAYER.canPlayType(kind)) this.#addSound(output, address);
     else {
       if (here && WORDS.test(kind) && !read) this.#fetchWords(address);
@@ -56,6 +61,14 @@ export class JobResults {
     const link = make("a", { href: address, title: `${filename}, ${width}×${height}`, target: "_blank", rel: "noopener" }, media);
     this.#place.append(link);
     this.#files.push({ link, media });
+  }
+
+  #addClip(output, address, poster) {
+    const { width, height, seed } = output;
+    const properties = { src: address, width, height, controls: true, loop: true, playsInline: true, preload: "none" };
+    const media = watched(make("video", { ...properties, poster: resultAddress(poster.url), title: `Seed ${seed}` }));
+    this.#place.append(media);
+    this.#addLink(output, address, media);
   }
 
   #addSound(output, address) {

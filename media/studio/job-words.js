@@ -2,7 +2,7 @@
 
 import { isOver } from "./job-events.js";
 
-const KINDS = { image: "Images", speech: "Speech", transcription: "Transcript" };
+const KINDS = { image: "Images", video: "Video", speech: "Speech", transcription: "Transcript" };
 const STATES = {
   queued: "Waiting",
   running: "Running",
@@ -25,10 +25,16 @@ export function stateInWords(job) {
 export function progressInWords(job) {
   if (job.status === "queued") return queueInWords(job.queue);
   if (job.status !== "running" || !job.progress) return "";
-  const { done, total, unit } = job.progress;
+  const { done, total, unit, stage } = job.progress;
+  if (stage) return stageInWords(job.progress);
   if (unit === "bytes") return `${sizeInWords(done)} so far`;
   if (unit === "seconds") return total ? `${time(done)} of ${time(total)}` : `${time(done)} so far`;
   return total ? `${done} of ${total} ${unit}` : "";
+}
+
+function stageInWords({ stage, step, steps, frame, frames }) {
+  if (stage === "denoising") return `Step ${step} of ${steps}`;
+  return stage === "decoding" ? `Frame ${frame} of ${frames}` : "Made elsewhere, nobody knows how far";
 }
 
 function queueInWords(queue) {

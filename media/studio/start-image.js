@@ -1,14 +1,17 @@
 /** The picture to start from: chosen from a file, shown, and taken away again. */
 
-const $ = (id) => document.getElementById(id);
-
 export class StartImage {
-  #input = $("start-image");
-  #shown = $("start-image-shown");
+  #input;
+  #shown;
+  #view;
 
-  constructor() {
+  /** `name` is what the ids of its elements begin with. */
+  constructor(name) {
+    this.#input = document.getElementById(`${name}-start`);
+    this.#shown = document.getElementById(`${name}-start-shown`);
+    this.#view = document.getElementById(`${name}-start-view`);
     this.#input.addEventListener("change", () => this.#show());
-    $("start-image-clear").addEventListener("click", () => {
+    document.getElementById(`${name}-start-clear`).addEventListener("click", () => {
       this.#input.value = "";
       this.#show();
       this.#input.focus();
@@ -24,7 +27,7 @@ export class StartImage {
 
   #show() {
     if (this.#shown.src) URL.revokeObjectURL(this.#shown.src);
-    $("start-image-view").hidden = !this.file;
+    this.#view.hidden = !this.file;
     if (this.file) this.#shown.src = URL.createObjectURL(this.file);
     else this.#shown.removeAttribute("src");
   }

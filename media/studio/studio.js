@@ -1,20 +1,22 @@
 /** The studio page: wires the panels, the API key and the list of models together. */
 
 import { getJson, keyring } from "./connection.js";
-import { ImagesPanel } from "./images.js";
+import { imagesPanel } from "./images.js";
 import { JobsPanel } from "./jobs.js";
 import { ListenPanel } from "./listen.js";
 import { SpeakPanel } from "./speak.js";
+import { videosPanel } from "./videos.js";
 
 const $ = (id) => document.getElementById(id);
 
 /** The server's models, and which of them the panels were last told they use. */
-const models = { all: [], listening: "auto", speaking: "auto", drawing: "auto" };
+const models = { all: [], listening: "auto", speaking: "auto", drawing: "auto", filming: "auto" };
 
 new ListenPanel({ onModel: (id) => use("listening", id) });
 const speak = new SpeakPanel({ onModel: (id) => use("speaking", id), onProblem: showProblem });
 const jobs = new JobsPanel({ nameOf });
-const images = new ImagesPanel({ onModel: (id) => use("drawing", id), onJob: () => jobs.refresh() });
+const images = imagesPanel({ onModel: (id) => use("drawing", id), onJob: () => jobs.refresh() });
+const videos = videosPanel({ onModel: (id) => use("filming", id), onJob: () => jobs.refresh() });
 
 function use(task, id) {
   models[task] = id;
@@ -41,14 +43,24 @@ function ofType(type) {
   return models.all.filter((model) => model.type === type);
 }
 
+function ofTask(task) {
+  return models.all.filter((model) => model.task === task);
+}
+
 function showModelsInUse() {
   if (models.all.length === 0) return;
   const listening = nameInUse(models.listening, ofType("transcribe"));
   const speaking = nameInUse(models.speaking, ofType("audio"));
-  const painters = models.all.filter((model) => model.task === "image" && model.available);
-  const drawing = painters.length > 0 ? ` Drawing with ${nameInUse(models.drawing, painters)}.` : "";
-  $("models-in-use").textContent = `Listening with ${listening}. Speaking with ${speaking}.${drawing}`;
+  const drawing = visualInUse("Drawing", models.drawing, "image");
+  const filming = visualInUse("Filming", models.filming, "video");
+  $("models-in-use").textContent = `Listening with ${listening}. Speaking with ${speaking}.${drawing}${filming}`;
   $("embedded-note").hidden = !models.all.some((model) => model.embedded);
+}
+
+/** A sentence on the model of a task that a machine may have none for. */
+function visualInUse(verb, id, task) {
+  const able = ofTask(task).filter((model) => model.available);
+  return able.length > 0 ? ` ${verb} with ${nameInUse(id, able)}.` : "";
 }
 
 function showProblem(problem) {
@@ -68,11 +80,13 @@ async function load() {
     return;
   }
   speak.offerModels(ofType("audio").map((model) => ({ id: model.id, label: label(model) })));
-  const painters = models.all.filter((model) => model.task === "image");
-  images.offerModels(painters.map((model) => ({ ...model, label: label(model) })));
+  for (const [panel, task] of [[images, "image"], [videos, "video"]]) {
+    panel.offerModels(ofTask(task).map((model) => ({ ...model, label: label(model) })));
+  }
   showModelsInUse();
   jobs.start();
   images.resume();
+  videos.resume();
   await speak.loadVoices();
   document.documentElement.dataset.ready = "true";
 }

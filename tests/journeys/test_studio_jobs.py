@@ -49,7 +49,7 @@ async def generate(page: Page, prompt: str, **fields: str) -> None:
     await page.locator("#image-prompt").fill(prompt)
     for name, value in fields.items():
         await page.locator(f"#image-{name}").fill(value)
-    await page.locator("#generate").click()
+    await page.locator("#image-generate").click()
 
 
 async def newest(page: Page, status: str) -> Locator:
@@ -117,7 +117,7 @@ async def test_a_picture_is_watched_called_off_and_deleted(
         await page.screenshot(path=tmp_path / "watching.png", full_page=True)
         await page.locator("#image-cancel").click()
         await expect(page.locator("#images-status")).to_have_text("Cancelled")
-        await expect(page.locator("#generate")).to_be_focused()
+        await expect(page.locator("#image-generate")).to_be_focused()
         row = await newest(page, "cancelled")
 
         id = await row.get_attribute("data-job-id")
@@ -155,8 +155,8 @@ async def test_a_picture_to_start_from_is_sent(server: ServerProcess) -> None:
         await page.get_by_label("Picture to start from").set_input_files(
             {"name": "start.png", "mimeType": "image/png", "buffer": file.getvalue()}
         )
-        await expect(page.locator("#start-image-shown")).to_be_visible()
-        assert await widths(page.locator("#start-image-shown")) == [72]
+        await expect(page.locator("#image-start-shown")).to_be_visible()
+        assert await widths(page.locator("#image-start-shown")) == [72]
         async with page.expect_response("**/v1/images/edits") as answer:
             await generate(page, "paint it red")
         assert (await answer.value).status == 202
@@ -166,9 +166,9 @@ async def test_a_picture_to_start_from_is_sent(server: ServerProcess) -> None:
         assert (await (await answer.value).json())["metadata"] == {"prompt": "paint it red"}
 
         await page.get_by_role("button", name="Remove").click()
-        await expect(page.locator("#start-image-shown")).to_be_hidden()
+        await expect(page.locator("#image-start-shown")).to_be_hidden()
         async with page.expect_response("**/v1/images/generations"):
-            await page.locator("#generate").click()
+            await page.locator("#image-generate").click()
 
 
 async def test_speech_and_transcripts_are_heard_and_read(
@@ -308,10 +308,10 @@ async def test_a_machine_without_an_image_model_is_told_how_to_get_one(server: S
         await page.reload()
         await expect(page.locator("#images-absent")).to_contain_text("No image model can run on this machine yet.")
         await expect(page.locator("#images-form")).to_be_hidden()
-        commands = page.locator("#absent-commands")
-        await page.locator("#absent-model").select_option(label="Painter (embedded)")
+        commands = page.locator("#image-absent-commands")
+        await page.locator("#image-absent-model").select_option(label="Painter (embedded)")
         await expect(commands).to_have_text("pip install 'sonoreel[diffusion]'")
-        await page.locator("#absent-model").select_option(label="FLUX.1 schnell")
+        await page.locator("#image-absent-model").select_option(label="FLUX.1 schnell")
         await expect(commands).to_contain_text("sonoreel models pull black-forest-labs/FLUX.1-schnell")
         for scheme in SCHEMES:
             await page.emulate_media(color_scheme=scheme)
