@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,8 +80,11 @@ class Inner:
         self.data_dir = folder / "inner-data"
         self._environ = painter(folder) | filmer(folder) | {"SONOREEL_JOB_LEASE_SECONDS": "2"}
         self.server = ServerProcess(self.data_dir, self._environ)
-        self.server.wait_ready()
-        self.url = self.server.url
+
+    @cached_property
+    def url(self) -> str:
+        """Where it was when it was first asked for, and stays."""
+        return self.server.url
 
     def kill(self, *, forget: bool) -> None:
         """kill -9; to `forget`, it loses its data too."""
@@ -123,6 +127,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def inner(tmp_path: Path) -> Iterator[Inner]:
     inner = Inner(tmp_path)
     try:
+        inner.server.wait_ready()
         yield inner
     finally:
         inner.server.terminate()

@@ -521,6 +521,17 @@ def test_a_server_that_is_not_there_yet_is_waited_for(upstream: ScriptedUpstream
     assert len(upstream.of("create")) == 1
 
 
+@pytest.mark.parametrize("reply", [Reply(b"", hang_up=True), Reply(b"<html>"), Reply(b"", 502)], ids=str)
+def test_what_a_server_may_have_begun_is_not_asked_for_twice(
+    upstream: ScriptedUpstream, tmp_path: Path, reply: Reply
+) -> None:
+    upstream.scripts |= {"create": reply, "paint": reply}
+    assert fails(upstream, tmp_path, patience=20.0).retryable
+    with pytest.raises(EngineFailed):
+        paint(upstream, options={"patience": 20.0})
+    assert upstream.kinds == ["create", "paint"]
+
+
 def test_a_video_that_takes_too_long_is_called_off(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     upstream.scripts["look"] = AT_WORK
     error = fails(upstream, tmp_path, timeout=0.5)
