@@ -32,7 +32,7 @@ REPEAT = 0.95
 """Cosine above which two windows that share no audio are one sound, played twice."""
 REPEAT_BLOCK = 512
 MOST_NODES = 500
-"""Windows in the graph."""
+"""Windows in the graph, unless fewer are asked for."""
 NEIGHBOURS = (0.1, 0.15, 0.2)
 """Shares of all windows that one is connected to; the one with the clearest gap counts."""
 FEWEST_NEIGHBOURS = 12
@@ -72,12 +72,14 @@ def find_voices(
     fewest: int = 1,
     most: int = MOST_SPEAKERS,
     evidence: VoiceEvidence | None = None,
+    nodes: int = 0,
     check: Callable[[], None] = no_check,
 ) -> Vectors:
     """Centroids of the voices in windows that follow one another, in order of appearance, shape (voices, dimensions):
     at least `fewest` and at most `most`, as far as there are windows that differ.
 
-    `vectors` may be of lower precision. `check` is called between steps and may raise.
+    `vectors` may be of lower precision. The time it takes grows with the third power of the graph's `nodes`, 0 for
+    `MOST_NODES`. `check` is called between steps and may raise.
     """
     if not len(vectors):
         return np.zeros((0, vectors.shape[1]), np.float32)
@@ -89,7 +91,7 @@ def find_voices(
     fewest = min(fewest, most)
     if fewest == most:
         return centroids_of(points, partition(points, most, check))
-    proposed = min(max(propose_count(points, check), fewest), most)
+    proposed = min(max(propose_count(points, check, nodes), fewest), most)
     for count in range(proposed, fewest - 1, -1):
         found = partition(points, count, check)
         if _all_distinct(points, found, evidence, grouped=True):
@@ -116,9 +118,9 @@ def heard_once(vectors: npt.NDArray[np.floating], check: Callable[[], None] = no
     return points[kept]
 
 
-def propose_count(vectors: npt.NDArray[np.floating], check: Callable[[], None] = no_check) -> int:
+def propose_count(vectors: npt.NDArray[np.floating], check: Callable[[], None] = no_check, most_nodes: int = 0) -> int:
     """How many groups the windows' nearest-neighbour graph falls into; 1 for few windows."""
-    nodes = _spread(vectors, MOST_NODES)[1]
+    nodes = _spread(vectors, most_nodes or MOST_NODES)[1]
     count = len(nodes)
     if count <= FEWEST_NEIGHBOURS:
         return 1

@@ -9,19 +9,27 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.audio import PcmEncoding
+from streaming.endpointing import EndOfTurn, Pause
 from streaming.transcript import Word
 from streaming.voice_activity import SAMPLE_RATE, TurnDetection
 
 
 @dataclass(frozen=True, slots=True)
 class ListeningSettings:
-    """`turn_detection` None means that the client commits by hand."""
+    """`turn_detection` None means that the client commits by hand.
+
+    With `end_of_turn` the end of a turn depends on what was said. `eager` is the probability from which on an end that
+    is not certain yet is announced, None never. With `diarize` turns and words carry speakers.
+    """
 
     encoding: PcmEncoding = PcmEncoding.S16LE
     sample_rate: int = SAMPLE_RATE
     turn_detection: TurnDetection | None = TurnDetection()
     language: str = ""
     prompt: str = ""
+    end_of_turn: EndOfTurn | None = None
+    eager: float | None = None
+    diarize: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,25 @@ class Abandon:
     ticket: int
 
 
-Command: TypeAlias = Listen | Hear | Conclude | Abandon
+@dataclass(frozen=True, slots=True)
+class JudgeTurn:
+    """Somebody is silent: how probable is it that the turn is over? `pause` is the sample where the silence began."""
+
+    question: int
+    pause: int
+    heard: Pause
+
+
+@dataclass(frozen=True, slots=True)
+class WhoSpeaks:
+    """A stretch of speech that begins `start` seconds into the session: who speaks in it?"""
+
+    ticket: int
+    start: float
+    samples: npt.NDArray[np.float32]
+
+
+Command: TypeAlias = Listen | Hear | Conclude | Abandon | JudgeTurn | WhoSpeaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +96,22 @@ class SpeechStarted:
 class SpeechStopped:
     item_id: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EagerEndOfTurn:
+    """The turn is probably over with this text. It comes again if the text changes while the silence lasts."""
+
+    item_id: str
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnResumed:
+    """It was not over: what `EagerEndOfTurn` announced is taken back."""
+
+    item_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +133,10 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """`words` are on the session's clock. `settled` is what completes the settled words to `text`, if they agree."""
+    """`words` are on the session's clock. `settled` is what completes the settled words to `text`, if they agree.
+
+    `speaker` said most of it; None when nobody asked or nobody can tell. Words have speakers of their own.
+    """
 
     item_id: str
     text: str
@@ -100,6 +145,7 @@ class Completed:
     start: float
     duration: float
     language: str
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +154,16 @@ class TurnFailed:
     error: Exception
     start: float
     duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerRelabelled:
+    """What `old` was said to have said between two seconds of the session was said by `new`."""
+
+    old: str
+    new: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +187,13 @@ class Reconfigured:
 ServerEvent: TypeAlias = (
     SpeechStarted
     | SpeechStopped
+    | EagerEndOfTurn
+    | TurnResumed
     | Committed
     | Partial
     | Completed
     | TurnFailed
+    | SpeakerRelabelled
     | Cleared
     | CommitRefused
     | Reconfigured

@@ -1,16 +1,14 @@
 """The sans-I/O listening session: audio arrives, turns and their transcripts leave.
 
 A driver feeds it client audio and requests (`append`, `commit`, `clear`, `configure`), voice activity for the windows
-it asks about (`take_windows` / `heard`), and recogniser results (`hypothesis`, `segment`, `failed`); it starts what
+it asks about (`take_windows` / `heard`), recogniser results (`hypothesis`, `segment`, `failed`), and answers to what
+the session asks of a judge of turns (`turn_judged`) and of somebody who knows voices (`voices`); it starts what
 `commands()` asks for and sends what `next_event()` hands out. Time is the audio's own sample clock at 16 kHz: what a
 client asks for takes effect exactly behind the audio it had sent by then, however late that audio is judged.
 
 An item is what a client sees: one turn found by voice activity, or everything between two manual commits. Inside, an
-item is one or more utterances, each one run of a recogniser: silence is never sent to a recogniser, and a commit
+item is one or more utterances, each one run of a recogniser: long silence is never sent to a recogniser, and a commit
 that is minutes away does not make an utterance grow without bound.
-
-Events of one item always come in the order SpeechStarted, SpeechStopped, Committed, Completed or TurnFailed, with
-Partials anywhere before the last; items complete in the order they were spoken.
 """
 
 from __future__ import annotations
@@ -18,43 +16,32 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.audio import PcmReader, Resampler
-from streaming.audio_window import AudioWindow
+from streaming.endpointing import HEARD_SECONDS, Pause
+from streaming.listening_audio import ListeningAudio
 from streaming.listening_events import (
-    Abandon,
     Cleared,
     Command,
     CommitRefused,
-    Committed,
-    Completed,
-    Conclude,
-    Hear,
-    Listen,
+    EagerEndOfTurn,
+    JudgeTurn,
     ListeningSettings,
-    Partial,
     Reconfigured,
     ServerEvent,
-    SpeechStarted,
-    SpeechStopped,
-    TurnFailed,
+    SpeakerRelabelled,
+    TurnResumed,
+    WhoSpeaks,
 )
-from streaming.transcript import Hypothesis, Segment
-from streaming.utterance import Item, Utterance, newly_settled, within
-from streaming.voice_activity import (
-    PATIENT,
-    SAMPLE_RATE,
-    WINDOW,
-    SpeechStarted as VoiceStarted,
-    SpeechStopped as VoiceStopped,
-    TurnDetector,
-    VoiceActivityState,
-)
+from streaming.listening_items import Items, nobody
+from streaming.speech_stretches import SpeechStretches, Stretch
+from streaming.transcript import Hypothesis, Segment, SpeakerTurn
+from streaming.turn_watch import TurnWatch
+from streaming.voice_activity import SAMPLE_RATE, WINDOW, SpeechStarted, TurnEvent, VoiceActivityState
 
 LEAD_IN = 0.4
 """Seconds before a turn that its recogniser hears too: the quiet onset of a word is what voice activity misses."""
@@ -82,29 +69,17 @@ class RecognitionSession:
         self.settings = settings
         self.voice = VoiceActivityState()
         """Carried state of the voice activity model; the driver hands it to the model with the windows."""
-        self._item_prefix = item_prefix
-        self._numbers = itertools.count(1)
-        self._tickets = itertools.count(1)
-        self._commands: deque[Command] = deque()
-        self._events: deque[ServerEvent] = deque()
-        self._reader = PcmReader(settings.encoding, settings.sample_rate)
-        self._resampler = Resampler(settings.sample_rate, SAMPLE_RATE)
-        self._audio = AudioWindow()
-        self._windows: deque[npt.NDArray[np.float32]] = deque()
-        self._judged = 0  # samples voice activity has an opinion about
-        self._awaited = 0  # windows handed out and not judged yet
+        self._audio = ListeningAudio(settings.encoding, settings.sample_rate)
         self._in_force = settings  # for the audio that is being judged
-        self._detector = TurnDetector(settings.turn_detection or PATIENT)
-        self._detector_origin = 0  # sample at which the detector's clock reads zero
-        self._items: deque[Item] = deque()  # in order of speech; the last may be open
-        self._open: Item | None = None
-        self._speaking: Utterance | None = None
-        self._utterances: dict[int, Utterance] = {}
-        self._last_item_id: str | None = None
-        self._uncommitted_from = 0
-        self._heard_until = 0  # where the last utterance ended
+        self._watch = TurnWatch(settings)
+        self._items = Items(item_prefix, lambda: self.settings.language)
+        self._stretches: SpeechStretches | None = None
+        self._stretch_tickets = itertools.count(1)
+        self._awaited = 0  # windows handed out that have not been heeded yet
+        self._opinions: deque[float] = deque()  # about the first of them
         self._requests: deque[tuple[int, _Request]] = deque()  # each with the end of the audio before it
         self._finished = False
+        self._listen_for_speakers()
 
     # ------------------------------------------------------------------ what the client says
 
@@ -116,31 +91,30 @@ class RecognitionSession:
     @property
     def unjudged(self) -> float:
         """Seconds of audio that voice activity has no opinion about yet."""
-        return (self._audio.end - self._judged) / SAMPLE_RATE
+        return (self._audio.end - self._watch.now) / SAMPLE_RATE
 
     def append(self, data: bytes) -> None:
         """Take encoded audio of any length; a sample may be split between two calls. After `finish` it is ignored."""
         if not self._finished:
-            self._take(self._resampler.process(self._reader.feed(data).samples))
+            self._audio.take(data)
 
     def commit(self, reference: str | None = None) -> None:
         """End the open item here; it happens once voice activity has judged the audio before it."""
         if not self._finished:
-            self._restart_resampler()
+            self._audio.settle()
             self._ask(_Commit(reference))
 
     def clear(self) -> None:
         """Forget audio that is not committed yet."""
         if not self._finished:
-            self._restart_resampler()
+            self._audio.settle()
         self._ask(_Clear())
 
     def configure(self, settings: ListeningSettings) -> None:
         """Replace the settings; what they change takes effect with the next audio."""
-        before, self.settings = self.settings, settings
-        if not self._finished and (before.encoding, before.sample_rate) != (settings.encoding, settings.sample_rate):
-            self._restart_resampler()
-            self._reader = PcmReader(settings.encoding, settings.sample_rate)
+        self.settings = settings
+        if not self._finished:
+            self._audio.change(settings.encoding, settings.sample_rate)
         self._ask(settings)
 
     def finish(self) -> None:
@@ -148,145 +122,83 @@ class RecognitionSession:
         if self._finished:
             return
         self._finished = True
-        self._take(self._resampler.finish())
-        self._take(np.zeros(-self._audio.end % WINDOW, np.float32))
+        self._audio.finish()
         self._ask(_Commit(last=True))
 
     @property
     def unsent(self) -> int:
         """How many events wait to be taken."""
-        return len(self._events)
+        return len(self._items.events)
 
     @property
     def drained(self) -> bool:
         """Nothing is left to recognise or to send."""
-        return not (self._items or self._events or self._windows or self._awaited or self._requests)
+        return not (self._items.waiting or self.unsent or self.has_windows or self._awaited or self._requests)
 
     # ------------------------------------------------------------------ voice activity
 
     def take_windows(self, limit: int) -> list[npt.NDArray[np.float32]]:
         """Up to `limit` windows of 512 samples to be judged next, in order."""
-        taken = [self._windows.popleft() for _ in range(min(limit, len(self._windows)))]
+        taken = self._audio.take_windows(limit)
         self._awaited += len(taken)
         return taken
 
     @property
     def has_windows(self) -> bool:
-        return bool(self._windows)
+        return self._audio.windows > 0
 
     def heard(self, probabilities: Sequence[float]) -> None:
         """Speech probabilities (0..1) of the windows taken last, in their order."""
-        for probability in probabilities[: self._awaited]:
-            self._awaited -= 1
-            for event in self._detector.push(probability):
-                self._voice_event(event)
-            self._judged += WINDOW
-            self._feed_speech(self._judged)
-            self._obey_requests()
-        self._forget()
+        self._opinions.extend(probabilities[: self._awaited - len(self._opinions)])
+        self._heed()
 
     # ------------------------------------------------------------------ what the recogniser says
 
     def hypothesis(self, ticket: int, hypothesis: Hypothesis) -> None:
         """A newer belief about an utterance, times in seconds from its first sample."""
-        if (utterance := self._utterances.get(ticket)) is None:
-            return
-        if utterance.end is not None:
-            length = (utterance.end - utterance.start) / SAMPLE_RATE
-            hypothesis = Hypothesis(tuple(word for word in hypothesis.words if word.start < length))
-        utterance.hypothesis = hypothesis
-        utterance.agreement.push(hypothesis.words)
-        self._show(utterance.item)
+        self._items.hypothesis(ticket, hypothesis)
+        self._question()
 
     def segment(self, ticket: int, segment: Segment) -> None:
         """The final text of an utterance, times in seconds from its first sample."""
-        if (utterance := self._utterances.pop(ticket, None)) is None:
-            return
-        utterance.segment = within(segment, utterance)
-        if not utterance.item.concluded:
-            self._show(utterance.item)
-        self._complete_items()
+        self._items.segment(ticket, segment)
+        self._question()
 
     def failed(self, ticket: int, error: Exception) -> None:
         """The recogniser gave up on an utterance: its item fails once it is committed."""
-        if (utterance := self._utterances.pop(ticket, None)) is None:
-            return
-        utterance.segment = Segment("", 0.0, 0.0)
-        utterance.item.error = error
-        self._complete_items()
+        self._items.failed(ticket, error)
+
+    # ------------------------------------------------------------------ what judges say
+
+    def turn_judged(self, question: int, probability: float | None) -> None:
+        """How probable it is, 0..1, that the turn `JudgeTurn` asked about is over; None when nobody can tell."""
+        text = self._watch.endpointer.verdict(question, probability)
+        if self._items.open is not None and text is not None and probability is not None:
+            self._items.events.append(EagerEndOfTurn(self._items.open.id, text, probability))
+        self._question()
+        self._heed()
+
+    def voices(self, ticket: int, turns: Sequence[SpeakerTurn], relabelled: Sequence[SpeakerRelabelled] = ()) -> None:
+        """Who speaks in the stretch that `WhoSpeaks` asked about, and which earlier answers were wrong."""
+        if self._stretches is not None:
+            for event in relabelled:
+                self._stretches.relabel(event.old, event.new, event.start, event.end)
+            self._stretches.known(ticket, tuple(turns))
+        self._items.events.extend(relabelled)
+        self._items.complete()
 
     # ------------------------------------------------------------------ what the driver does
 
     def commands(self) -> Iterator[Command]:
         """Hand out, once each, what the recogniser has to do."""
-        while self._commands:
-            yield self._commands.popleft()
+        while self._items.commands:
+            yield self._items.commands.popleft()
 
     def next_event(self) -> ServerEvent | None:
         """The next event for the client, or None."""
-        return self._events.popleft() if self._events else None
+        return self._items.events.popleft() if self._items.events else None
 
-    # ------------------------------------------------------------------ inside
-
-    def _restart_resampler(self) -> None:
-        """Take what the resampler holds back: it came before what is asked now."""
-        self._take(self._resampler.finish())
-        self._resampler = Resampler(self.settings.sample_rate, SAMPLE_RATE)
-
-    def _take(self, samples: npt.NDArray[np.float32]) -> None:
-        before = self._audio.end
-        self._audio.append(samples)
-        windowed = before - before % WINDOW
-        for start in range(windowed, self._audio.end - WINDOW + 1, WINDOW):
-            self._windows.append(self._audio.slice(start, start + WINDOW))
-
-    def _voice_event(self, event: VoiceStarted | VoiceStopped) -> None:
-        match event:
-            case VoiceStarted():
-                self._start_utterance(self._detector_origin + event.at_sample)
-            case VoiceStopped():
-                self._stop_utterance(self._detector_origin + event.at_sample)
-
-    def _start_utterance(self, start: int) -> None:
-        start = max(start, self._uncommitted_from, self._audio.start)
-        item = self._open
-        if item is None and self._by_hand:
-            item = self._open_item(self._uncommitted_from)
-        elif item is None:
-            item = self._open_item(start, announced=True)
-            self._events.append(SpeechStarted(item.id, start / SAMPLE_RATE))
-        if not self._by_hand:
-            lead_in = start - round(LEAD_IN * SAMPLE_RATE)
-            start = max(lead_in, self._heard_until, self._uncommitted_from, self._audio.start)
-        utterance = Utterance(next(self._tickets), start, item, fed_until=start)
-        item.utterances.append(utterance)
-        self._utterances[utterance.ticket] = self._speaking = utterance
-        self._commands.append(Listen(utterance.ticket, self._in_force))
-
-    def _stop_utterance(self, end: int) -> None:
-        if (utterance := self._speaking) is None:
-            return
-        self._feed_speech(end)
-        self._speaking = None
-        utterance.end = self._heard_until = end
-        self._commands.append(Conclude(utterance.ticket))
-        if not self._by_hand:
-            self._close_item(utterance.item, end)
-
-    def _feed_speech(self, until: int) -> None:
-        utterance = self._speaking
-        if utterance is not None and until > utterance.fed_until:
-            self._commands.append(Hear(utterance.ticket, self._audio.slice(utterance.fed_until, until)))
-            utterance.fed_until = until
-
-    def _open_item(self, start: int, *, announced: bool = False) -> Item:
-        item = self._open = Item(f"{self._item_prefix}_{next(self._numbers)}", start, announced)
-        self._items.append(item)
-        return item
-
-    @property
-    def _by_hand(self) -> bool:
-        return self._in_force.turn_detection is None
+    # ------------------------------------------------------------------ inside: what was asked
 
     def _ask(self, request: _Request) -> None:
         self._requests.append((self._audio.end, request))
@@ -294,7 +206,7 @@ class RecognitionSession:
 
     def _obey_requests(self) -> None:
         # A request waits for the whole windows before it; what is left of a window cannot begin or end a turn.
-        while self._requests and self._judged >= (end := self._requests[0][0]) - end % WINDOW:
+        while self._requests and self._watch.now >= (end := self._requests[0][0]) - end % WINDOW:
             match self._requests.popleft()[1]:
                 case _Commit() as commit:
                     self._commit_now(end, commit)
@@ -304,77 +216,130 @@ class RecognitionSession:
                     self._configure_now(end, settings)
 
     def _commit_now(self, at: int, commit: _Commit) -> None:
-        seconds = (at - self._uncommitted_from) / SAMPLE_RATE
-        committed_before = self._last_item_id
-        if commit.last or not self._by_hand or seconds >= SHORTEST_COMMIT:
-            for event in self._detector.force_stop():
-                self._voice_event(replace(event, at_sample=at - self._detector_origin) if _stops(event) else event)
-            if self._open is not None or (self._by_hand and not commit.last):
-                self._close_item(self._open or self._open_item(self._uncommitted_from), at)
-        if self._last_item_id == committed_before and not commit.last:
-            self._events.append(CommitRefused(max(0.0, seconds), commit.reference))
+        items, by_hand = self._items, self._watch.by_hand
+        seconds = (at - items.uncommitted_from) / SAMPLE_RATE
+        committed_before = items.last_id
+        if commit.last or not by_hand or seconds >= SHORTEST_COMMIT:
+            self._voice_events(self._watch.stop(at))
+            if items.open is not None or (by_hand and not commit.last):
+                self._close(at)
+        if items.last_id == committed_before and not commit.last:
+            items.events.append(CommitRefused(max(0.0, seconds), commit.reference))
 
     def _clear_now(self, at: int) -> None:
-        self._detector = TurnDetector(self._detector.settings)
-        self._detector_origin = self._judged
-        if self._open is not None:
-            for utterance in self._open.utterances:
-                self._utterances.pop(utterance.ticket, None)
-                if utterance.segment is None or utterance.end is None:
-                    self._commands.append(Abandon(utterance.ticket))
-            self._items.remove(self._open)
-            self._open = self._speaking = None
-        self._uncommitted_from = at
-        self._events.append(Cleared())
+        self._watch.forget()
+        self._items.drop(at)
+        self._pause_is_over()
+        self._items.events.append(Cleared())
 
     def _configure_now(self, at: int, settings: ListeningSettings) -> None:
-        was_by_hand, self._in_force = self._by_hand, settings
-        self._detector.settings = settings.turn_detection or PATIENT
-        if was_by_hand and not self._by_hand and self._open is not None and self._speaking is None:
-            self._close_item(self._open, at)
-        self._events.append(Reconfigured(settings))
+        was_by_hand, self._in_force = self._watch.by_hand, settings
+        self._watch.configure(settings)
+        self._listen_for_speakers()
+        ended = was_by_hand and not self._watch.by_hand and self._items.speaking is None
+        if ended and self._items.open is not None:
+            self._close(at)
+        self._items.events.append(Reconfigured(settings))
 
-    def _close_item(self, item: Item, end: int) -> None:
-        item.committed = True
-        item.end = end
-        if item.announced:
-            self._events.append(SpeechStopped(item.id, end / SAMPLE_RATE))
-        self._events.append(Committed(item.id, self._last_item_id))
-        self._last_item_id = item.id
-        self._open = None
-        self._uncommitted_from = end
-        self._complete_items()
+    # ------------------------------------------------------------------ inside: speech and silence
 
-    def _show(self, item: Item) -> None:
-        settled = newly_settled(item)
-        text = item.text
-        if item.error is not None or (text == item.shown and not settled):
+    def _heed(self) -> None:
+        while self._opinions and not self._watch.endpointer.holds:
+            probability = self._opinions.popleft()
+            self._awaited -= 1
+            for stretch in self._stretches.push(probability) if self._stretches else ():
+                self._ask_who_speaks(stretch)
+            self._voice_events(self._watch.push(probability))
+            self._follow_silence()
+            self._items.feed(self._audio, self._watch.now, pausing=self._watch.pausing)
+            self._obey_requests()
+        self._forget()
+
+    def _voice_events(self, events: Sequence[TurnEvent]) -> None:
+        for event in events:
+            if isinstance(event, SpeechStarted):
+                self._start_utterance(event.at_sample)
+            else:
+                self._stop_utterance(event.at_sample, forced=event.forced)
+
+    def _start_utterance(self, start: int) -> None:
+        items, by_hand = self._items, self._watch.by_hand
+        start = max(start, items.uncommitted_from, self._audio.start)
+        item = items.open
+        if item is None:
+            item = items.begin_item(items.uncommitted_from if by_hand else start, announced=not by_hand)
+        self._watch.begin(item.start, start)
+        if not by_hand:
+            lead_in = start - round(LEAD_IN * SAMPLE_RATE)
+            start = max(lead_in, items.heard_until, items.uncommitted_from, self._audio.start)
+        self._pause_is_over()
+        items.begin_utterance(item, start, self._in_force)
+
+    def _stop_utterance(self, end: int, *, forced: bool) -> None:
+        items = self._items
+        if (utterance := items.speaking) is None:
             return
-        item.shown = text
-        end = max(utterance.heard_until for utterance in item.utterances)
-        start, duration = item.start / SAMPLE_RATE, max(0, end - item.start) / SAMPLE_RATE
-        self._events.append(Partial(item.id, text, settled, start, duration))
+        items.feed(self._audio, end, pausing=self._watch.pausing)
+        items.end_utterance(end)
+        if not self._watch.by_hand and (forced or not self._watch.may_go_on(utterance.item.start, end)):
+            self._close(end)
 
-    def _complete_items(self) -> None:
-        while self._items and self._items[0].concluded:
-            item = self._items.popleft()
-            start, duration = item.start / SAMPLE_RATE, (item.end - item.start) / SAMPLE_RATE
-            if item.error is not None:
-                for utterance in item.utterances:
-                    if self._utterances.pop(utterance.ticket, None) is not None:
-                        self._commands.append(Abandon(utterance.ticket))
-                self._events.append(TurnFailed(item.id, item.error, start, duration))
-                continue
-            segments = [utterance.segment for utterance in item.utterances if utterance.segment]
-            words = tuple(word for segment in segments for word in segment.words)
-            language = next((segment.language for segment in segments if segment.language), self.settings.language)
-            settled = newly_settled(item)
-            self._events.append(Completed(item.id, item.text, settled, words, start, duration, language))
+    def _follow_silence(self) -> None:
+        """A window was heard: did it begin, prolong or end a silence of the open turn?"""
+        if self._items.open is None:
+            return
+        speaking = self._items.speaking is not None
+        if not self._watch.follow(speaking=speaking):
+            self._pause_is_over()
+        elif not speaking and not self._watch.by_hand and self._watch.over:
+            self._close(self._items.heard_until)
+        self._question()
+
+    def _pause_is_over(self) -> None:
+        if self._watch.resume() and self._items.open is not None:
+            self._items.events.append(TurnResumed(self._items.open.id))
+
+    def _question(self) -> None:
+        """Ask whether the turn is over, if it is time to."""
+        watch, item = self._watch, self._items.open
+        if item is not None and watch.silent_since is not None:
+            question = watch.endpointer.question(watch.silence, item.text)
+            if question is not None:
+                samples = self._audio.slice(watch.now - round(HEARD_SECONDS * SAMPLE_RATE), watch.now)
+                heard = Pause(samples, item.text, self._in_force.language)
+                self._items.commands.append(JudgeTurn(question, watch.silent_since, heard))
+        watch.tune()
+
+    def _close(self, end: int) -> None:
+        """Commit what is open, or by hand what was silent."""
+        item = self._items.open or self._items.begin_item(self._items.uncommitted_from)
+        for stretch in self._stretches.cut() if self._stretches else ():
+            self._ask_who_speaks(stretch)
+        self._watch.resume()
+        self._items.commit(item, end)
+
+    # ------------------------------------------------------------------ inside: who speaks
+
+    def _listen_for_speakers(self) -> None:
+        """Begin to, or stop: nobody waits for speakers any more then."""
+        if not self._in_force.diarize:
+            self._stretches, self._items.speakers = None, nobody
+            self._items.complete()
+        elif self._stretches is None:
+            threshold = self._watch.endpointer.detection.threshold
+            self._stretches = SpeechStretches(threshold, self._watch.now, self._stretch_tickets)
+            self._items.speakers = self._stretches.turns
+
+    def _ask_who_speaks(self, stretch: Stretch) -> None:
+        samples = self._audio.slice(stretch.start, stretch.end)
+        self._items.commands.append(WhoSpeaks(stretch.ticket, stretch.start / SAMPLE_RATE, samples))
 
     def _forget(self) -> None:
         # A window more than the detector asks for, because settings that ask for more padding may come meanwhile.
-        self._audio.forget(self._detector_origin + self._detector.keep_from - SAMPLE_RATE)
-
-
-def _stops(event: VoiceStarted | VoiceStopped) -> bool:
-    return isinstance(event, VoiceStopped)
+        before = self._watch.keep_from - SAMPLE_RATE
+        if self._watch.endpointer.asks:
+            before = min(before, self._watch.now - round(HEARD_SECONDS * SAMPLE_RATE))
+        if self._stretches is not None:
+            before = min(before, self._stretches.keep_from)
+            self._stretches.forget(min((item.start for item in self._items.waiting), default=self._watch.now))
+        self._audio.forget(before)

@@ -216,6 +216,11 @@ class TurnDetector:
         return (self._now - self._silence) / SAMPLE_RATE
 
     @property
+    def silent_since(self) -> int | None:
+        """The sample at which the silence at the end of the open turn began; None while somebody speaks."""
+        return None if self._start is None else self._silence
+
+    @property
     def keep_from(self) -> int:
         """No event to come needs audio before this sample (as long as the settings stay)."""
         if self._start is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.audio import PcmEncoding
+from streaming.endpointing import EndOfTurn
 from streaming.listening_events import (
     Abandon,
     Cleared,
@@ -21,18 +22,23 @@ from streaming.listening_events import (
     Committed,
     Completed,
     Conclude,
+    EagerEndOfTurn,
     Hear,
+    JudgeTurn,
     Listen,
     ListeningSettings,
     Partial,
     Reconfigured,
     ServerEvent,
+    SpeakerRelabelled,
     SpeechStarted,
     SpeechStopped,
     TurnFailed,
+    TurnResumed,
+    WhoSpeaks,
 )
 from streaming.recognition import RecognitionSession
-from streaming.transcript import Hypothesis, Segment, Word
+from streaming.transcript import Hypothesis, Segment, SpeakerTurn, Word
 from streaming.voice_activity import SAMPLE_RATE, WINDOW, TurnDetection
 
 Samples = npt.NDArray[np.float32]
@@ -46,6 +52,9 @@ QUICK = TurnDetection(
 )
 BY_VOICE = ListeningSettings(encoding=PcmEncoding.F32LE, turn_detection=QUICK)
 BY_HAND = ListeningSettings(encoding=PcmEncoding.F32LE, turn_detection=None)
+BY_MEANING = ListeningSettings(
+    encoding=PcmEncoding.F32LE, turn_detection=QUICK, end_of_turn=EndOfTurn(patience=2.0), eager=0.6
+)
 STEP = 2.0**-23
 """float32 is exact in these, for two minutes."""
 
@@ -76,6 +85,7 @@ class Utterance:
     over: bool = False
     answered: bool = False
     words: int = 0  # hypothesised so far
+    pausing: bool = False  # in the block heard last
 
     @property
     def samples(self) -> Samples:
@@ -91,13 +101,19 @@ class Item:
 
     @property
     def kinds(self) -> list[type[ServerEvent]]:
-        return [type(event) for event in self.events if not isinstance(event, Partial)]
+        between = Partial | EagerEndOfTurn | TurnResumed
+        return [type(event) for event in self.events if not isinstance(event, between)]
 
 
 class Meeting:
     """Drives a session and checks, at every step, whatever must hold at every step."""
 
-    def __init__(self, settings: ListeningSettings = BY_VOICE) -> None:
+    def __init__(self, settings: ListeningSettings = BY_VOICE, probability: float | None = None) -> None:
+        """With a `probability` every question about a turn is answered by it at once."""
+        self.probability = probability
+        self.questions: list[JudgeTurn] = []
+        self.stretches: list[WhoSpeaks] = []
+        self.announced: dict[str, str] = {}  # by item: what was told to be its end and not taken back
         self.session = RecognitionSession(settings)
         self.said = 0  # samples
         self.log: list[ServerEvent] = []
@@ -162,6 +178,15 @@ class Meeting:
             self.take()
             self.judge()
 
+    def settle(self) -> None:
+        """Nothing is left open: windows, questions, utterances and speakers."""
+        while not self.session.drained:
+            self.judge_all()
+            self.judge_turn(0.5)
+            self.answer_all()
+            self.tell_speakers()
+            self.read()
+
     # ------------------------------------------------------------------ the recogniser
 
     def _obey(self) -> None:
@@ -170,15 +195,45 @@ class Meeting:
                 case Listen(ticket, settings):
                     assert ticket not in self.utterances
                     self.utterances[ticket] = Utterance(settings)
-                case Hear(ticket, samples):
+                case Hear(ticket, samples, pausing):
                     assert not self.utterances[ticket].over, "audio for an utterance that is over"
                     assert len(samples)
                     self.utterances[ticket].heard.append(samples)
+                    self.utterances[ticket].pausing = pausing
+                case JudgeTurn():
+                    assert not self.questions, "a question before the last one was answered"
+                    assert self.session.settings.end_of_turn or self.session.settings.eager or self.session._requests
+                    self.questions.append(command)
+                case WhoSpeaks(_, start, samples):
+                    assert indexes(samples[:1]) == [round(start * SAMPLE_RATE)]
+                    self.stretches.append(command)
                 case Conclude(ticket) | Abandon(ticket):
                     utterance = self.utterances[ticket]
                     assert isinstance(command, Abandon) or not utterance.over
                     utterance.over = True
                     utterance.answered = utterance.answered or isinstance(command, Abandon)
+
+        if self.questions and self.probability is not None:
+            self.judge_turn(self.probability)
+
+    def judge_turn(self, probability: float | None) -> None:
+        """A judge answers the question that is open, if there is one."""
+        for command in self.questions[:1]:
+            self.questions.clear()
+            self.session.turn_judged(command.question, probability)
+            self._obey()
+
+    def tell_speakers(self, *names: str) -> None:
+        """Every stretch that was asked about was said by these, one after the other, in equal parts."""
+        asked, self.stretches = self.stretches, []
+        for stretch in asked:
+            length = len(stretch.samples) / SAMPLE_RATE / max(len(names), 1)
+            turns = [
+                SpeakerTurn(name, stretch.start + length * index, stretch.start + length * (index + 1))
+                for index, name in enumerate(names)
+            ]
+            self.session.voices(stretch.ticket, turns)
+        self._obey()
 
     @property
     def asked(self) -> list[int]:
@@ -217,7 +272,7 @@ class Meeting:
 
     def _record(self, event: ServerEvent) -> None:
         self.log.append(event)
-        if isinstance(event, Cleared | CommitRefused | Reconfigured):
+        if isinstance(event, Cleared | CommitRefused | Reconfigured | SpeakerRelabelled):
             return
         item = self.items.setdefault(event.item_id, Item())
         assert event.item_id not in self.ended, "an event after the last one of its item"
@@ -226,6 +281,12 @@ class Meeting:
             case Committed(item_id, previous):
                 assert previous == (self.committed[-1] if self.committed else None)
                 self.committed.append(item_id)
+            case EagerEndOfTurn(item_id, text):
+                assert text
+                assert text != self.announced.get(item_id), "the same end was announced twice"
+                self.announced[item_id] = text
+            case TurnResumed(item_id):
+                del self.announced[item_id]
             case Partial(settled=settled, duration=duration):
                 item.settled += settled
                 assert duration >= 0

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from streaming.listening_events import Cleared, CommitRefused, Committed, Reconfigured
 from streaming.voice_activity import WINDOW
-from tests.streaming.listening import BY_HAND, BY_VOICE, QUICK, Meeting
+from tests.streaming.listening import BY_HAND, BY_MEANING, BY_VOICE, QUICK, Meeting
 
 SETTINGS = (
     BY_HAND,
@@ -19,6 +19,10 @@ SETTINGS = (
     replace(BY_VOICE, language="fr"),
     replace(BY_VOICE, turn_detection=replace(QUICK, prefix_padding=3.0)),
     replace(BY_VOICE, turn_detection=replace(QUICK, max_speech=0.5)),
+    replace(BY_VOICE, diarize=True),
+    replace(BY_VOICE, eager=0.3),
+    BY_MEANING,
+    replace(BY_MEANING, eager=None, diarize=True),
 )
 lengths = st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.3, 0.5, 1.0, 2.5])
 
@@ -26,9 +30,9 @@ lengths = st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.3, 0.5, 1.0, 2.5])
 class AnyMeeting(RuleBasedStateMachine):
     """Whatever happens, `Meeting` checks it; at the end everything has to add up."""
 
-    @initialize(start=st.sampled_from([BY_HAND, BY_VOICE]), stays=st.booleans())
+    @initialize(start=st.sampled_from([BY_HAND, BY_VOICE, BY_MEANING]), stays=st.booleans())
     def open(self, start: object, stays: bool) -> None:
-        self.meeting = Meeting(BY_HAND if start is BY_HAND else BY_VOICE)
+        self.meeting = Meeting(next(known for known in (BY_HAND, BY_VOICE, BY_MEANING) if known is start))
         self.always_by_hand = stays and start is BY_HAND
         self.commits = self.clears = self.changes = 0
 
@@ -76,6 +80,14 @@ class AnyMeeting(RuleBasedStateMachine):
     def fail(self, ticket: int) -> None:
         self.meeting.fail(ticket)
 
+    @rule(probability=st.none() | st.floats(0, 1))
+    def judge_turn(self, probability: float | None) -> None:
+        self.meeting.judge_turn(probability)
+
+    @rule(names=st.lists(st.sampled_from(["Ann", "Bob"]), max_size=3))
+    def tell_speakers(self, names: list[str]) -> None:
+        self.meeting.tell_speakers(*names)
+
     @rule()
     def read(self) -> None:
         self.meeting.read()
@@ -87,9 +99,7 @@ class AnyMeeting(RuleBasedStateMachine):
         meeting.finish()
         meeting.say(1.0)
         meeting.commit("too late")
-        meeting.judge_all()
-        meeting.answer_all()
-        meeting.read()
+        meeting.settle()
         meeting.assert_settled()
         count = [type(event) for event in meeting.log].count
         assert count(Cleared) == self.clears
@@ -102,17 +112,18 @@ TestAnyMeeting = AnyMeeting.TestCase
 TestAnyMeeting.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 Step = tuple[str, float, bool]
+CHANGES = {"by hand": BY_HAND, "by voice": BY_VOICE, "by meaning": BY_MEANING}
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("say"), lengths, st.booleans()),
-        st.tuples(st.sampled_from(["commit", "clear", "by hand", "by voice"]), st.just(0.0), st.just(False)),
+        st.tuples(st.sampled_from(["commit", "clear", *CHANGES]), st.just(0.0), st.just(False)),
     ),
     max_size=25,
 )
 
 
-def replay(script: list[Step], judge: Callable[[Meeting], None]) -> Meeting:
-    meeting = Meeting(BY_VOICE)
+def replay(script: list[Step], probability: float, judge: Callable[[Meeting], None]) -> Meeting:
+    meeting = Meeting(BY_VOICE, probability)
     for verb, seconds, loud in script:
         match verb:
             case "say":
@@ -121,13 +132,11 @@ def replay(script: list[Step], judge: Callable[[Meeting], None]) -> Meeting:
                 meeting.commit()
             case "clear":
                 meeting.clear()
-            case _:
-                meeting.configure(BY_HAND if verb == "by hand" else BY_VOICE)
+            case change:
+                meeting.configure(CHANGES[change])
         judge(meeting)
     meeting.finish()
-    meeting.judge_all()
-    meeting.answer_all()
-    meeting.read()
+    meeting.settle()
     meeting.assert_settled()
     return meeting
 
@@ -138,11 +147,11 @@ def judge_late(meeting: Meeting) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(script=steps)
-def test_when_audio_is_judged_does_not_change_what_happens(script: list[Step]) -> None:
-    at_once = replay(script, Meeting.judge_all)
-    at_the_end = replay(script, lambda meeting: None)
-    in_between = replay(script, judge_late)
+@given(script=steps, probability=st.sampled_from([0.0, 0.3, 1.0]))
+def test_when_audio_is_judged_does_not_change_what_happens(script: list[Step], probability: float) -> None:
+    at_once = replay(script, probability, Meeting.judge_all)
+    at_the_end = replay(script, probability, lambda meeting: None)
+    in_between = replay(script, probability, judge_late)
     for other in (at_the_end, in_between):
         assert other.log == at_once.log
         assert list(other.utterances) == list(at_once.utterances)
