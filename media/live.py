@@ -1,7 +1,7 @@
-"""Where a live session meets compute: sans-I/O sessions on one side, leases on the other, tasks in between.
+"""Listening: a sans-I/O session on one side, leases of recognisers on the other, tasks in between.
 
-A socket or a response drives one of the two classes: it hands in what the client says and sends out what `next_event`
-returns. Leaving the scope cancels whatever the engines still do for it.
+A socket drives it: it hands in what the client says and sends out what `next_event` returns. Leaving the scope cancels
+whatever the engines still do for it. `live_speech` is the other direction.
 """
 
 from __future__ import annotations
@@ -11,25 +11,22 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from media.errors import unwrap
+from media.live_tasks import LiveTasks
 from media.metrics import Metrics
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card
 from models.errors import EngineError, EngineFailed
-from models.interfaces import HypothesisUpdate, ListenRequest, SegmentResult, SpeechChunk, SpeechRequest
+from models.interfaces import HypothesisUpdate, ListenRequest, SegmentResult
 from models.pool import Pool
 from models.run import Run
-from streaming import listening_events, speech_events
+from streaming import listening_events
 from streaming.listening_events import ListeningSettings
 from streaming.recognition import RecognitionSession
-from streaming.speech_events import SpeechSettings
-from streaming.synthesis import SynthesisSession
 from streaming.voice_activity import SAMPLE_RATE
 
 BACKLOG_SECONDS = 30.0
@@ -38,130 +35,6 @@ BYTES_AT_ONCE = 32 * 1024
 """A longer append is taken in parts of so many bytes: what waits outside stays as small as it came."""
 UTTERANCES_AT_ONCE = 1
 """Recognisers one session may use. A turn waits for the end of the one before, from which its engine has learnt."""
-
-
-class _Tasks:
-    """A task group and an alarm clock, shared by both directions."""
-
-    def __init__(self) -> None:
-        self._stack = AsyncExitStack()
-        self._tasks: TaskGroup
-        self._changed = anyio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        self._tasks.cancel_scope.cancel()
-        return await self._stack.__aexit__(kind, error, traceback)
-
-    def wake(self) -> None:
-        """Something changed: whoever waits in `sleep` looks again."""
-        self._changed.set()
-
-    async def sleep(self, seconds: float | None) -> None:
-        """Wait for the next `wake`, at most so long. The caller must not have awaited since it last looked."""
-        self._changed = anyio.Event()
-        with anyio.move_on_after(seconds):
-            await self._changed.wait()
-
-
-class LiveSpeech(_Tasks):
-    """Speaks what a `SynthesisSession` asks for."""
-
-    def __init__(
-        self,
-        session: SynthesisSession,
-        pool: Pool,
-        find_card: Callable[[str], Card],
-        metrics: Metrics,
-        clock: Callable[[], float],
-    ) -> None:
-        super().__init__()
-        self.session = session
-        self._pool = pool
-        self._find_card = find_card
-        self._metrics = metrics
-        self._clock = clock
-        self._scopes: dict[int, anyio.CancelScope] = {}
-        self._room = anyio.Event()
-
-    def receive(self, event: speech_events.ClientEvent) -> None:
-        """Take one client event; what it starts or stops starts or stops at once."""
-        self.session.receive(event, self._clock())
-        self._obey()
-
-    def drain(self) -> None:
-        """Speak what is there, unpaced, and then end: `next_event` returns None once everything has left."""
-        self.session.drain(self._clock())
-        self._obey()
-
-    async def next_event(self) -> speech_events.ServerEvent | None:
-        """Wait for the next event that may leave; None when the session is drained."""
-        while True:
-            now = self._clock()
-            event = self.session.next_event(now)
-            self._obey()
-            self._room.set()
-            if event is not None:
-                return event
-            if self.session.drained:
-                return None
-            deadline = self.session.deadline(now)
-            await self.sleep(None if deadline is None else max(0.0, deadline - now))
-
-    def _obey(self) -> None:
-        for command in self.session.commands():
-            match command:
-                case speech_events.Speak(ticket, text, settings):
-                    self._scopes[ticket] = anyio.CancelScope()
-                    self._tasks.start_soon(self._speak, ticket, text, settings)
-                case speech_events.Stop(ticket):
-                    if ticket in self._scopes:
-                        self._scopes[ticket].cancel()
-        self.wake()
-
-    async def _speak(self, ticket: int, text: str, settings: SpeechSettings) -> None:
-        with self._scopes[ticket]:
-            try:
-                card = self._find_card(settings.model)
-                request = SpeechRequest(text, engine_voice(card, settings.voice), settings.language, settings.speed)
-                asked_at = self._clock()
-                async with self._pool.lease(card, request=request) as lease, lease.run(request) as run:
-                    await self._take_audio(ticket, card, run, asked_at)
-                self.session.finished(ticket, self._clock())
-            except EngineError as error:
-                self._metrics.engine_error(settings.model, error)
-                self.session.failed(ticket, error, self._clock())
-            self._obey()
-        del self._scopes[ticket]
-
-    async def _take_audio(self, ticket: int, card: Card, run: Run, asked_at: float) -> None:
-        first = True
-        async for chunk in run:
-            if not isinstance(chunk, SpeechChunk):
-                continue
-            now = self._clock()
-            if first:
-                self._metrics.first_audio(card.id, now - asked_at)
-                first = False
-            self._metrics.spoken(card.id, len(chunk.samples) / chunk.sample_rate)
-            self.session.audio(ticket, chunk.samples, chunk.sample_rate, chunk.words, now)
-            self.wake()
-            # Chunks that are already here do not wait, and coding one takes a millisecond: the first has to leave
-            # before the next is coded, and other sessions come in between.
-            await anyio.lowlevel.checkpoint()
-            while not self.session.wants_audio(ticket):
-                self._room = anyio.Event()
-                await self._room.wait()
-
-
-def engine_voice(card: Card, voice: str) -> str:
-    """The engine's own name for a voice asked for: OpenAI's names map to this model's voices, none is the default."""
-    return card.openai_voices.get(voice.lower(), voice) or card.default_voice
 
 
 async def _raise(error: Exception) -> None:
@@ -180,7 +53,7 @@ class _Utterance:
     changed: anyio.Event = field(default_factory=anyio.Event)
 
 
-class LiveListening(_Tasks):
+class LiveListening(LiveTasks):
     """Hears what a `RecognitionSession` asks for. `card` may be replaced between two utterances."""
 
     def __init__(

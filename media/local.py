@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from media.api.speech import spoken
 from media.errors import unwrap
-from media.live import LiveSpeech
+from media.live_speech import LiveSpeech
 from media.metrics import Metrics
 from media.recordings import Recording, spool_path
 from media.settings import Settings
@@ -27,7 +27,6 @@ from models.pool import Pool
 from models.run import Steps
 from models.spool import SpoolWriter
 from streaming.speech_events import AudioDelta, SpeechSettings
-from streaming.synthesis import SynthesisSession
 from streaming.transcript import Segment
 
 READ_BYTES = 1 << 18
@@ -52,7 +51,7 @@ class LocalModels:
         """
         seconds = 0.0
         unpaced = settings.changed({"paced": False})
-        live = LiveSpeech(SynthesisSession(unpaced), self.pool, self.catalog.describe, Metrics(), self.clock)
+        live = LiveSpeech(unpaced, self.pool, self.catalog.describe, Metrics(), self.clock)
         try:
             async with live:
                 async for event in spoken(live, text):

@@ -13,14 +13,15 @@ from starlette.requests import HTTPConnection
 from media.blobs import BlobStore
 from media.database import Database
 from media.drain import Drain
-from media.live import LiveListening, LiveSpeech
+from media.live import LiveListening
+from media.live_speech import LiveSpeech
 from media.metrics import Metrics
 from media.settings import Settings
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card, Catalog, Task
 from models.pool import Pool
 from streaming.recognition import RecognitionSession
-from streaming.synthesis import SynthesisSession
+from streaming.speech_events import SpeechSettings
 
 
 @dataclass(slots=True)
@@ -67,8 +68,8 @@ class Services:
         """The card a request names. Raises: UnknownModel, WeightsMissing."""
         return self.catalog.find(name, task).card
 
-    def live_speech(self, session: SynthesisSession) -> LiveSpeech:
-        return LiveSpeech(session, self.pool, lambda name: self.card(name, "speech"), self.metrics, self.clock)
+    def live_speech(self, settings: SpeechSettings) -> LiveSpeech:
+        return LiveSpeech(settings, self.pool, lambda name: self.card(name, "speech"), self.metrics, self.clock)
 
     def live_listening(self, session: RecognitionSession, card: Card) -> LiveListening:
         assert self._voice_activity is not None, "the application is not running"  # noqa: S101 - a programming error

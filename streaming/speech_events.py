@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from streaming.speech_output import OutputFormat, TimedWord
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechSettings:
-    """How a context speaks. A new output takes effect with the next item, everything else with the next piece."""
+    """How a context speaks. A new output takes effect with the next item, everything else with the next piece.
+
+    `pronunciations` are words and what to say instead of them. `instructions` and `extra_params` are the engine's.
+    """
 
     model: str = ""
     voice: str = ""
@@ -23,6 +26,9 @@ class SpeechSettings:
     max_partial_length: int = 250
     word_timestamps: bool = False
     paced: bool = True
+    instructions: str = ""
+    pronunciations: dict[str, str] = field(default_factory=dict)
+    extra_params: dict[str, Any] = field(default_factory=dict)
 
     def changed(self, changes: Mapping[str, object]) -> SpeechSettings:
         """A copy with these fields replaced; fields of the output may be named by themselves."""
@@ -35,7 +41,7 @@ class SpeechSettings:
         return dataclasses.replace(settings, output=merged)
 
 
-_OUTPUT_FIELDS = frozenset(field.name for field in dataclasses.fields(OutputFormat))
+_OUTPUT_FIELDS = frozenset(own.name for own in dataclasses.fields(OutputFormat))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +78,16 @@ ClientEvent: TypeAlias = Append | Commit | Clear | Cancel | Configure
 
 @dataclass(frozen=True, slots=True)
 class Speak:
-    """Synthesise `text` and report under `ticket`."""
+    """Synthesise `text` and report under `ticket`.
+
+    The listener has so many seconds of audio `in_hand`, and at the `first` piece of an answer may hear nothing yet.
+    """
 
     ticket: int
     text: str
     settings: SpeechSettings
+    in_hand: float = 0.0
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

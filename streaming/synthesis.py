@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.playout import Playout
+from streaming.pace import Pace
+from streaming.speech_contexts import Context, Item, Speaking
 from streaming.speech_events import (
     Append,
-    AudioDelta,
     Cancel,
     Clear,
     ClientEvent,
@@ -42,85 +41,38 @@ from streaming.speech_events import (
     Stop,
     TextCleared,
     TextReceived,
-    WordTimestamps,
 )
-from streaming.speech_output import SpeechOutput, WordSpan
-from streaming.text import SpeechTextBuffer, TextPiece
+from streaming.speech_output import SpeechOutput, TimedWord
+from streaming.spoken_text import VoiceTraits, WordSpan
+from streaming.text import SpeechTextBuffer
 
-AHEAD_LIMIT = 10.0
-"""Seconds of audio a paced listener may have in hand."""
-AHEAD_RESUME = 3.0
-"""A context's next piece is synthesised once less than this many seconds are in hand."""
-HELD_SECONDS_LIMIT = 20.0
-"""Seconds of finished audio a context may hold back before its engine has to wait."""
-HELD_BYTES_LIMIT = 8 * 1024 * 1024
-"""The same in bytes, for contexts without pacing whose client reads slowly."""
 ROUNDING = 1e-6
 """Seconds that sums of durations may be off by."""
-DELTA_SECONDS = 0.2
-"""Longest stretch of audio in one event, however much an engine hands over at once."""
 PENDING_TEXT_LIMIT = 200_000
 """Characters a context may have waiting to be spoken."""
 
 
-@dataclass(slots=True)
-class _Item:
-    """The speech of one commit: pieces waiting, one perhaps being spoken, and the stream they leave on."""
-
-    id: str
-    sound: SpeechOutput
-    waiting: deque[TextPiece] = field(default_factory=deque)
-    begun: bool = False  # a piece of it has been handed to the engine
-    committed: bool = False
-    unsent_seconds: float = 0.0  # put into the codec, not out of it yet
-
-
-@dataclass(slots=True)
-class _Speaking:
-    ticket: int
-    context: _Context
-    item: _Item
-    piece: TextPiece
-
-
-@dataclass(slots=True)
-class _Context:
-    id: str
-    settings: SpeechSettings
-    text: SpeechTextBuffer
-    used: float
-    items: deque[_Item] = field(default_factory=deque)  # only the last may be uncommitted
-    speaking: _Speaking | None = None
-    held: deque[AudioDelta | WordTimestamps | ItemDone | ItemFailed] = field(default_factory=deque)
-    held_seconds: float = 0.0
-    held_bytes: int = 0
-    playout: Playout = field(default_factory=Playout)
-
-    @property
-    def idle(self) -> bool:
-        return not (self.items or self.held or self.speaking or self.text)
-
-    @property
-    def unspoken_from(self) -> int:
-        """Offset of the first appended character that no engine has been given."""
-        for item in self.items:
-            if item.waiting:
-                return item.waiting[0].start
-        return self.playout.appended_characters - len(self.text)
-
-    @property
-    def has_room(self) -> bool:
-        return self.held_seconds < HELD_SECONDS_LIMIT and self.held_bytes < HELD_BYTES_LIMIT
+def _plain_voice(settings: SpeechSettings) -> VoiceTraits:
+    return VoiceTraits(language=settings.language)
 
 
 class SynthesisSession:
     """Every context of one client. See the module docstring for what it promises."""
 
-    def __init__(self, settings: SpeechSettings, *, max_contexts: int = 100) -> None:
+    def __init__(
+        self,
+        settings: SpeechSettings,
+        *,
+        traits: Callable[[SpeechSettings], VoiceTraits] = _plain_voice,
+        max_contexts: int = 100,
+    ) -> None:
+        """`traits` tells of the voice that settings mean."""
         self.settings = settings
+        self._traits = traits
         self._max_contexts = max_contexts
-        self._contexts: dict[str, _Context] = {}
-        self._speaking: dict[int, _Speaking] = {}
+        self._contexts: dict[str, Context] = {}
+        self._speaking: dict[int, Context] = {}
+        self._paces: dict[str, Pace] = {}
         self._commands: deque[Command] = deque()
         self._events: deque[ServerEvent] = deque()
         self._tickets = itertools.count(1)
@@ -162,6 +114,11 @@ class SynthesisSession:
         """How many answers to the client wait to be taken; audio does not count."""
         return len(self._events)
 
+    def wants_text(self, context_id: str, fewer_than: int) -> bool:
+        """Whether less text waits in a context, or nothing can come of it before there is more."""
+        context = self._contexts.get(context_id)
+        return context is None or context.unspoken < fewer_than or not (context.has_pieces or context.held)
+
     @property
     def drained(self) -> bool:
         return self._draining and not self._events and all(context.idle for context in self._contexts.values())
@@ -173,7 +130,7 @@ class SynthesisSession:
         context = self._contexts.get(event.context_id) or self._open_context(event.context_id, now)
         if context is None:
             return
-        if context.playout.appended_characters - context.unspoken_from + len(event.text) > PENDING_TEXT_LIMIT:
+        if context.unspoken + len(event.text) > PENDING_TEXT_LIMIT:
             message = f"a context holds at most {PENDING_TEXT_LIMIT} characters of unspoken text; wait for audio"
             self._events.append(Refused(event.context_id, "text_buffer_full", message, "text"))
             return
@@ -184,7 +141,7 @@ class SynthesisSession:
         context.playout.appended(event.text)
         self._events.append(TextReceived(event.context_id, event.text))
 
-    def _open_context(self, context_id: str, now: float) -> _Context | None:
+    def _open_context(self, context_id: str, now: float) -> Context | None:
         if len(self._contexts) >= self._max_contexts:
             # Clients that name a context per turn rarely cancel finished ones: the longest idle one makes room.
             idle = [context for context in self._contexts.values() if context.idle]
@@ -193,11 +150,11 @@ class SynthesisSession:
                 self._events.append(Refused(context_id, "too_many_contexts", message, "context_id"))
                 return None
             del self._contexts[min(idle, key=lambda context: (context.playout.ahead(now) > 0, context.used)).id]
-        context = _Context(context_id, self.settings, _text_buffer(self.settings), now)
+        context = Context(context_id, self.settings, _text_buffer(self.settings), now)
         self._contexts[context_id] = context
         return context
 
-    def _commit(self, context: _Context, now: float) -> None:
+    def _commit(self, context: Context, now: float) -> None:
         context.text.flush()
         self._cut(context, now)
         if context.items and not context.items[-1].committed:
@@ -250,6 +207,12 @@ class SynthesisSession:
 
     # ------------------------------------------------------------------ what the engine says
 
+    def begun(self, ticket: int, now: float) -> None:
+        """An engine has begun to work on a piece."""
+        if (context := self._speaking.get(ticket)) is not None and (speaking := context.speaking) is not None:
+            speaking.pace.waited(now - speaking.asked_at)
+            speaking.since = now
+
     def audio(
         self,
         ticket: int,
@@ -259,36 +222,39 @@ class SynthesisSession:
         now: float,
     ) -> None:
         """The next samples of a piece (mono float32) and the words that begin in them."""
-        speaking = self._speaking.get(ticket)
-        if speaking is None:
+        context = self._speaking.get(ticket)
+        if context is None or (speaking := context.speaking) is None:
             return
-        context, item = speaking.context, speaking.item
-        timed = item.sound.words(speaking.piece.text, spans := tuple(words))
-        for span, word in zip(spans, timed, strict=True):
-            context.playout.word(speaking.piece.start + span.end_char, item.id, word.start)
-        if timed and context.settings.word_timestamps:
-            context.held.append(WordTimestamps(context.id, item.id, timed))
-        step = max(1, round(DELTA_SECONDS * sample_rate))
-        for start in range(0, len(samples), step):
-            block = samples[start : start + step]
-            self._hold(context, item, item.sound.write(block, sample_rate), len(block) / sample_rate)
+        speaking.worked(now)
+        speaking.seconds += len(samples) / sample_rate
+        deltas = speaking.item.sound.write(samples, sample_rate)
+        self._tell(context, speaking, speaking.text.words(words))
+        for audio, seconds in deltas:
+            context.hold(speaking.item, audio, seconds)
+        speaking.stalled = not context.has_room
         self._advance(now)
 
     def finished(self, ticket: int, now: float) -> None:
         """A piece has been spoken to its end."""
-        speaking = self._speaking.pop(ticket, None)
-        if speaking is not None:
-            speaking.context.speaking = None
-            speaking.context.playout.piece_end(speaking.piece.end, speaking.item.id, speaking.item.sound.seconds)
-            self._advance(now)
+        context = self._speaking.pop(ticket, None)
+        if context is None or (speaking := context.speaking) is None:
+            return
+        speaking.worked(now)
+        speaking.pace.learn(len(speaking.piece.text), speaking.seconds, speaking.work, speed=speaking.speed)
+        self._tell(context, speaking, speaking.text.finish())
+        context.tell_words(speaking, speaking.item.sound.end_piece())
+        context.playout.piece_end(speaking.piece.end, speaking.item.id, speaking.item.sound.seconds)
+        context.speaking = None
+        self._advance(now)
 
     def failed(self, ticket: int, error: Exception, now: float) -> None:
         """The engine gave up on a piece; the rest of its item is dropped and reported with the error."""
-        speaking = self._speaking.pop(ticket, None)
-        if speaking is None:
+        context = self._speaking.pop(ticket, None)
+        if context is None or (speaking := context.speaking) is None:
             return
-        context, item = speaking.context, speaking.item
+        item = speaking.item
         context.speaking = None
+        item.sound.end_piece()
         pieces = [speaking.piece, *item.waiting]
         item.waiting.clear()
         context.playout.drop(speaking.piece.start, pieces[-1].end)
@@ -298,8 +264,8 @@ class SynthesisSession:
 
     def wants_audio(self, ticket: int) -> bool:
         """Whether the driver should take more audio of this piece from the engine just now."""
-        speaking = self._speaking.get(ticket)
-        return speaking is not None and speaking.context.has_room
+        context = self._speaking.get(ticket)
+        return context is not None and context.has_room
 
     # ------------------------------------------------------------------ what the driver does
 
@@ -314,91 +280,78 @@ class SynthesisSession:
         if self._events:
             return self._events.popleft()
         for context in list(self._contexts.values()):
-            if context.held and self._leaves_in(context, now) <= ROUNDING:
-                return self._release(context, now)
+            if context.held and context.leaves_in(now) <= ROUNDING:
+                # Who has just spoken goes to the back, so that parallel contexts share the socket evenly.
+                self._contexts[context.id] = self._contexts.pop(context.id)
+                return context.release(now)
         return None
 
     def deadline(self, now: float) -> float | None:
         """When `next_event` or `commands` may have something without anything else happening first."""
         times: list[float] = []
         for context in self._contexts.values():
-            if (idle_flush := context.text.deadline(now)) is not None:
-                times.append(idle_flush)
+            pace = self._pace(context)
+            if (more_text := context.text_deadline(pace, now)) is not None:
+                times.append(more_text)
             if context.held:
-                times.append(now + max(0.0, self._leaves_in(context, now)))
+                times.append(now + max(0.0, context.leaves_in(now)))
             elif context.speaking is None and any(item.waiting for item in context.items):
-                times.append(now + max(0.0, context.playout.ahead(now) - AHEAD_RESUME))
+                times.append(now + max(0.0, context.begins_in(pace, now)))
         return min(times, default=None)
 
     # ------------------------------------------------------------------ inside
 
+    def _pace(self, context: Context) -> Pace:
+        return self._paces.setdefault(context.settings.model, Pace())
+
     def _advance(self, now: float) -> None:
         for context in self._contexts.values():
             self._cut(context, now)
+            while context.speaking is None and self._speak(context, now):
+                pass
             self._close_items(context)
-            self._start_speaking(context, now)
 
-    def _cut(self, context: _Context, now: float) -> None:
+    def _cut(self, context: Context, now: float) -> None:
         """Move text that is ready to be spoken into the open item, opening one if need be."""
-        for piece in context.text.take(now):
+        for piece in context.ready(self._pace(context), now):
             if not context.items or context.items[-1].committed:
                 sound = SpeechOutput(context.settings.output)
-                context.items.append(_Item(f"tts_{next(self._item_numbers)}", sound))
+                context.items.append(Item(f"tts_{next(self._item_numbers)}", sound))
             context.items[-1].waiting.append(piece)
 
-    def _start_speaking(self, context: _Context, now: float) -> None:
-        if context.speaking is not None:
-            return
+    def _speak(self, context: Context, now: float) -> bool:
+        """Begin the next piece, if it is time for it; returns whether there was one."""
+        pace = self._pace(context)
         item = next((item for item in context.items if item.waiting), None)
-        if item is None or (context.settings.paced and self._in_hand(context, now) >= AHEAD_RESUME):
-            return
-        if not context.has_room:
-            return
-        piece = item.waiting.popleft()
-        item.begun = True
-        item.sound.begin_piece()
-        context.speaking = _Speaking(next(self._tickets), context, item, piece)
-        self._speaking[context.speaking.ticket] = context.speaking
-        self._commands.append(Speak(context.speaking.ticket, piece.text, context.settings))
+        if item is None or not context.wants_piece(pace, now):
+            return False
+        in_hand, first = context.in_hand(now), not item.begun
+        piece, text = context.next_piece(item, pace, self._traits(context.settings), now)
+        if not text.spoken.strip():  # marks and markup only
+            item.sound.end_piece()
+            context.playout.piece_end(piece.end, item.id, item.sound.seconds)
+            return True
+        ticket = next(self._tickets)
+        context.speaking = Speaking(ticket, item, piece, text, pace, context.settings.speed, now, now)
+        self._speaking[ticket] = context
+        self._commands.append(Speak(ticket, text.spoken, context.settings, in_hand, first))
+        return True
 
-    def _in_hand(self, context: _Context, now: float) -> float:
-        return context.playout.ahead(now) + context.held_seconds
+    def _tell(self, context: Context, speaking: Speaking, words: Iterable[tuple[int, TimedWord]]) -> None:
+        told = list(words)
+        speaking.ends += [end for end, _ in told]
+        context.tell_words(speaking, speaking.item.sound.words(word for _, word in told))
 
-    def _close_items(self, context: _Context) -> None:
+    def _close_items(self, context: Context) -> None:
         while context.items:
             item = context.items[0]
             busy = context.speaking is not None and context.speaking.item is item
             if busy or item.waiting or not item.committed:
                 return
-            self._hold(context, item, item.sound.finish(), 0.0)
+            for audio, seconds in item.sound.finish():
+                context.hold(item, audio, seconds)
             context.held.append(ItemDone(context.id, item.id))
             context.items.popleft()
-
-    def _hold(self, context: _Context, item: _Item, audio: bytes, seconds: float) -> None:
-        item.unsent_seconds += seconds
-        if not audio:
-            return
-        context.held.append(AudioDelta(context.id, item.id, audio, item.unsent_seconds))
-        context.held_seconds += item.unsent_seconds
-        context.held_bytes += len(audio)
-        item.unsent_seconds = 0.0
-
-    def _leaves_in(self, context: _Context, now: float) -> float:
-        """Seconds until the first held event may leave; audio longer than the limit leaves when the listener is dry."""
-        event = context.held[0]
-        if not context.settings.paced or not isinstance(event, AudioDelta):
-            return 0.0
-        return context.playout.ahead(now) - max(0.0, AHEAD_LIMIT - event.seconds)
-
-    def _release(self, context: _Context, now: float) -> ServerEvent:
-        event = context.held.popleft()
-        if isinstance(event, AudioDelta):
-            context.held_seconds = max(0.0, context.held_seconds - event.seconds)
-            context.held_bytes -= len(event.audio)
-            context.playout.sent(event.item_id, event.seconds, now)
-        # The context that has just spoken goes to the back, so that parallel contexts share the socket evenly.
-        self._contexts[context.id] = self._contexts.pop(context.id)
-        return event
 
 
 def _text_buffer(settings: SpeechSettings) -> SpeechTextBuffer:

@@ -6,6 +6,7 @@ tokens; only an idle flush, which follows from silence on the wire, does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -29,7 +30,8 @@ class SpeechTextBuffer:
     `sentence` hands out whole sentences (a small first piece, so that speech begins early), `immediate` whatever has
     arrived, `never` nothing before `flush`. No piece has more than `max_partial_length` characters. In `sentence` mode,
     when nothing has arrived for `idle_flush` seconds, the words that are complete are handed out. Pieces follow each
-    other without a gap but for blanks before a `flush`. `mode` and `max_partial_length` may be set at any time.
+    other without a gap but for blanks before a `flush`. `mode`, `max_partial_length` and `patient_until` may be set at
+    any time.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class SpeechTextBuffer:
         self._appended = 0
         self._flushes: list[int] = []  # offsets at which text was complete; no piece reaches across one
         self._fresh = True  # the next piece is the first of an utterance
+        self.patient_until = float("-inf")
+        """No idle flush before this moment: who listens has something to listen to."""
         self._touched = 0.0
         self._idle_end = 0
         self._seen: tuple[object, ...] = ()
@@ -92,7 +96,7 @@ class SpeechTextBuffer:
         pieces: list[TextPiece] = []
         if self._state() != self._seen:
             self._cut_ready(pieces)
-        if self._idle_end > self._taken and now >= self._touched + self._idle_flush:
+        if self._idle_end > self._taken and now >= self._idle_from:
             self._cut(pieces, self._idle_end, final=True)
             self._fresh = True  # the listener has likely run dry: begin early once more
             self._settle()
@@ -100,9 +104,31 @@ class SpeechTextBuffer:
 
     def deadline(self, now: float) -> float | None:
         """When the next `take` will have something if nothing arrives. Call it after `take`."""
-        return self._touched + self._idle_flush if self._idle_end > self._taken else None
+        waiting = self._idle_end > self._taken and math.isfinite(self._idle_from)
+        return self._idle_from if waiting else None
+
+    def take_early(self, limit: int) -> TextPiece | None:
+        """Words of a sentence that has not ended, up to `limit` characters: it cannot be waited for any longer.
+
+        None at the beginning of an utterance, which has rules of its own, and when the text has no gap to cut it at.
+        """
+        if self.mode != "sentence" or self._fresh:
+            return None
+        text, base = self.pending, self._taken
+        cut = next_cut(text, 0, len(text), max_length=limit)
+        if cut is None or idle_cut(text, 0, cut + 1) != cut:
+            cut = idle_cut(text, 0, min(len(text), limit + 1))
+        if cut <= 0:
+            return None
+        self._skip(base + cut)
+        self._settle()
+        return TextPiece(text[:cut], base, base + cut)
 
     # ------------------------------------------------------------------ inside
+
+    @property
+    def _idle_from(self) -> float:
+        return max(self._touched + self._idle_flush, self.patient_until)
 
     def _state(self) -> tuple[object, ...]:
         return self.mode, self.max_partial_length, self._appended, self._taken, tuple(self._flushes)

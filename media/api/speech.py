@@ -20,7 +20,7 @@ from media.dialects.vendor import Vendor, vendor_of
 from media.errors import ApiError, ErrorBody, describe, unwrap
 from media.job_requests import Preferences, accepted, new_job, preferences_of, submit
 from media.jobs import store
-from media.live import LiveSpeech
+from media.live_speech import LiveSpeech
 from media.openapi import Operation
 from media.services import services_of
 from streaming.encode import MEDIA_TYPES, AudioFormat
@@ -35,7 +35,6 @@ from streaming.speech_events import (
     WordTimestamps,
 )
 from streaming.speech_output import OutputFormat
-from streaming.synthesis import SynthesisSession
 
 CONTEXT = "request"
 WHOLE_WAV_CHARS = 4096
@@ -93,7 +92,7 @@ async def speech(request: Request) -> Response:
     preferences = preferences_of(request)
     if preferences.asynchronous:
         return await _queued(request, preferences, body, settings)
-    live = services.live_speech(SynthesisSession(settings))
+    live = services.live_speech(settings)
     if not events:
         whole = settings.output.format is AudioFormat.WAV and len(body.input) <= WHOLE_WAV_CHARS
         return SpeechAudio(live, body.input, settings, whole=whole)

@@ -13,7 +13,6 @@ from media.services import services_of
 from media.sockets import Frames, LiveSocket, live_session, text_of
 from models.errors import EngineError
 from streaming.speech_events import Refused, SpeechSettings
-from streaming.synthesis import SynthesisSession
 
 
 async def speech_websocket(websocket: WebSocket) -> None:
@@ -36,8 +35,8 @@ async def speech_websocket(websocket: WebSocket) -> None:
 
 async def _converse(socket: LiveSocket, websocket: WebSocket, settings: SpeechSettings) -> None:
     services = services_of(websocket)
-    session = SynthesisSession(settings)
-    async with services.live_speech(session) as live:
+    async with services.live_speech(settings) as live:
+        session = live.session
 
         async def receive(message: str | bytes) -> None:
             try:

@@ -24,6 +24,7 @@ task = "speech"
 engine = "tests.fakes"
 name = "Scripted"
 default_voice = "one"
+normalizes = true
 concurrency = {concurrency}
 queue = {queue}
 cancel_grace = 0.5

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from anyio.lowlevel import checkpoint
 
-from media.live import BACKLOG_SECONDS, UTTERANCES_AT_ONCE, LiveListening, LiveSpeech, engine_voice
+from media.live import BACKLOG_SECONDS, UTTERANCES_AT_ONCE, LiveListening
+from media.live_speech import LiveSpeech, engine_voice
 from media.metrics import Metrics
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card
@@ -23,8 +24,8 @@ from models.pool import Pool
 from streaming import listening_events, speech_events
 from streaming.listening_events import ListeningSettings
 from streaming.recognition import RecognitionSession
+from streaming.speech_contexts import HELD_BYTES_LIMIT
 from streaming.speech_events import Append, AudioDelta, Cancel, Commit, ItemDone, ItemFailed, SpeechSettings
-from streaming.synthesis import HELD_BYTES_LIMIT, SynthesisSession
 from streaming.transcript import Segment
 from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity, VoiceActivityState
 
@@ -46,7 +47,9 @@ class Engine:
         self.taken = 0
 
     @asynccontextmanager
-    async def lease(self, card: Card, *, request: EngineRequest | None = None) -> AsyncIterator[Engine]:
+    async def lease(
+        self, card: Card, *, priority: int = 0, request: EngineRequest | None = None
+    ) -> AsyncIterator[Engine]:
         self.leases += 1
         self.most_leases = max(self.most_leases, self.leases)
         try:
@@ -126,8 +129,8 @@ class Loudness:
 
 
 def speaker(engine: Engine, **settings: Any) -> LiveSpeech:
-    session = SynthesisSession(SpeechSettings(model="voice", **settings))
-    return LiveSpeech(session, cast(Pool, engine), lambda _: VOICE, Metrics(), lambda: 0.0)
+    wanted = SpeechSettings(model="voice", **settings)
+    return LiveSpeech(wanted, cast(Pool, engine), lambda _: VOICE, Metrics(), lambda: 0.0)
 
 
 @asynccontextmanager

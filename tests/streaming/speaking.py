@@ -16,6 +16,7 @@ import numpy as np
 from models.interfaces import WordTiming
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
+from streaming.speech_contexts import AHEAD_LIMIT
 from streaming.speech_events import (
     Append,
     AudioDelta,
@@ -37,8 +38,8 @@ from streaming.speech_events import (
     TextReceived,
     WordTimestamps,
 )
-from streaming.speech_output import OutputFormat
-from streaming.synthesis import AHEAD_LIMIT, DELTA_SECONDS, SynthesisSession
+from streaming.speech_output import DELTA_SECONDS, OutputFormat
+from streaming.synthesis import SynthesisSession
 
 RATE = 1000
 PER_CHARACTER = 0.1
@@ -159,6 +160,10 @@ class Conversation:
         job.position = end
         self.session.audio(ticket, samples, RATE, words, self.now)
         self._take_commands()
+
+    def hand_over(self, ticket: int, seconds: float) -> None:
+        """The engine hands over so much audio at once, whatever the text."""
+        self.session.audio(ticket, np.full(round(seconds * RATE), 0.1, np.float32), RATE, (), self.now)
 
     def finish(self, ticket: int) -> None:
         """The engine speaks a piece to its end, unless the session has enough for now."""

@@ -10,6 +10,7 @@ import pytest
 
 from streaming.audio import PcmEncoding
 from streaming.encode import AudioFormat
+from streaming.joins import SENTENCE_PAUSE
 from streaming.speech_events import (
     AudioDelta,
     Cancel,
@@ -48,7 +49,7 @@ def test_one_commit_is_one_item() -> None:
     talk.run_out()
     assert kinds(talk) == ["TextReceived", "WordTimestamps", "AudioDelta", "WordTimestamps", "AudioDelta", "ItemDone"]
     assert {event.item_id for event in talk.log if isinstance(event, AudioDelta)} == {"tts_1"}
-    assert seconds(talk) == pytest.approx(len("Hello there. How are you?") * PER_CHARACTER)
+    assert seconds(talk) == pytest.approx(len("Hello there. How are you?") * PER_CHARACTER + SENTENCE_PAUSE)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n"])
@@ -69,7 +70,8 @@ def test_word_times_are_on_the_clock_of_the_item() -> None:
     talk.run_out()
     words = [word for event in talk.log if isinstance(event, WordTimestamps) for word in event.words]
     assert [word.text for word in words] == ["Good", "day.", "See", "you."]
-    assert [word.start for word in words] == pytest.approx([0.0, 0.5, 1.0, 1.4])
+    later = 0.9 + SENTENCE_PAUSE  # a blank belongs to the second sentence
+    assert [word.start for word in words] == pytest.approx([0.0, 0.5, later + 0.1, later + 0.5])
 
 
 def test_clear_drops_what_no_engine_has_and_says_so() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from streaming.pace import LONGEST_PIECE
+from streaming.speech_contexts import AHEAD_LIMIT, AHEAD_RESUME, HELD_SECONDS_LIMIT
 from streaming.speech_events import (
     Append,
     AudioDelta,
@@ -16,7 +18,7 @@ from streaming.speech_events import (
     SettingsChanged,
     TextReceived,
 )
-from streaming.synthesis import AHEAD_LIMIT, AHEAD_RESUME, HELD_SECONDS_LIMIT, PENDING_TEXT_LIMIT
+from streaming.synthesis import PENDING_TEXT_LIMIT
 from tests.streaming.speaking import PER_CHARACTER, PLAIN, Conversation
 
 SENTENCE = "One two three four five six seven. "
@@ -30,9 +32,10 @@ def seconds(talk: Conversation) -> float:
 
 
 def test_a_paced_listener_is_never_ten_seconds_behind_whatever_the_engine_hands_over() -> None:
-    talk = Conversation(PLAIN.changed({"max_partial_length": 4096}))
-    talk.append("o" * 800)  # 80 s that come as one chunk
+    talk = Conversation()
+    talk.append("Oh.")
     talk.commit()
+    talk.hand_over(1, 80.0)
     talk.finish(1)
     talk.read()
     assert AHEAD_LIMIT - 0.3 < seconds(talk) <= AHEAD_LIMIT
@@ -68,8 +71,8 @@ def test_a_client_that_does_not_read_stops_the_engine(paced: bool) -> None:
     for _ in range(1000):
         for ticket in list(talk.jobs):
             talk.finish(ticket)
-    held = len(SENTENCE) * PER_CHARACTER
-    assert sum(len(job.speak.text) for job in talk.jobs.values()) <= len(SENTENCE)
+    held = LONGEST_PIECE
+    assert sum(len(job.speak.text) for job in talk.jobs.values()) * PER_CHARACTER <= held
     talk.read()
     talk.checks_pace = False
     talk.now += 1000
@@ -83,9 +86,9 @@ def test_a_client_that_does_not_read_stops_the_engine(paced: bool) -> None:
 
 def test_the_engine_goes_on_when_the_client_reads_again() -> None:
     talk = Conversation(UNPACED)
-    talk.append("o" * 250)
+    talk.append("Oh.")
     talk.commit()
-    talk.speak(1, 240)
+    talk.hand_over(1, 24.0)
     assert not talk.session.wants_audio(1)
     talk.read()
     assert talk.session.wants_audio(1)
