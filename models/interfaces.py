@@ -125,9 +125,13 @@ class ListenRequest(msgspec.Struct, frozen=True, tag="listen"):
 
 
 class HypothesisUpdate(msgspec.Struct, frozen=True, tag="hypothesis"):
-    """A newer belief about the turn being heard; word times are seconds from the turn's first sample."""
+    """A newer belief about the turn being heard; word times are seconds from the turn's first sample.
+
+    `lag` is how many seconds of the turn the engine had when it told, and had not listened to for this.
+    """
 
     hypothesis: Hypothesis
+    lag: float = 0.0
 
 
 class SegmentResult(msgspec.Struct, frozen=True, tag="segment"):

@@ -2,6 +2,9 @@
 
 Items wait in order of their deadlines. When a thread is free, it takes the item due first and, up to the batch's size,
 those due next that have the same key; on a busy model batches fill by themselves, on an idle one nobody waits.
+
+Live turns and recordings share a lane: `Urgency` puts their items in order, `Cadence` keeps live turns from asking for
+more than the machine can do.
 """
 
 from __future__ import annotations
@@ -10,15 +13,75 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
+
+
+SHORTEST_PERIOD = 0.25
+"""Seconds of speech between two looks at a turn; who reads along sees no difference below."""
+ALONE, TOGETHER = 0.5, 0.8
+"""The most of a model's time that one live turn, and all of them, may ask for; finals and recordings have the rest."""
+FORGETTING = 0.2
+"""Weight of the newest look in what looks are believed to cost."""
+
+
+class Urgency(float, Enum):
+    """Seconds by which an item is due earlier, or later, than it is submitted.
+
+    What waits for seconds is overtaken no more, so nothing waits forever.
+    """
+
+    FINAL = -8.0
+    FIRST_PARTIAL = -4.0
+    PARTIAL = 0.0
+    UPLOAD = 4.0
+
+
+class Cadence:
+    """How often live turns of one model may look at their speech. Any thread may call it.
+
+    The fewer the machine can do, the longer the period: turns never ask for more, so no backlog can grow.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._turns = 0
+        self._cost = 0.0
+
+    @property
+    def turns(self) -> int:
+        """Live turns now."""
+        return self._turns
+
+    @property
+    def period(self) -> float:
+        """Seconds of speech from one look to the next."""
+        return max(SHORTEST_PERIOD, self._cost / ALONE, self._turns * self._cost / TOGETHER)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A live turn, while it is under way."""
+        with self._lock:
+            self._turns += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._turns -= 1
+
+    def took(self, seconds: float) -> None:
+        """A look has cost so much of the model's time."""
+        with self._lock:
+            self._cost += (seconds - self._cost) * (FORGETTING if self._cost else 1.0)
 
 
 class LaneFull(RuntimeError):
@@ -43,7 +106,7 @@ class BatchLane(Generic[Item, Result]):
 
     `run` gets items of one key and returns their results in the same order. When a batch of several fails, each of its
     items is tried alone, so that one bad item fails only itself. With `gather`, a thread waits that many seconds for a
-    batch to fill; a GPU gains by that, a CPU does not.
+    batch to fill; a GPU gains by that, a CPU does not. `most` may set a lower limit to the batch of an item.
     """
 
     def __init__(
@@ -54,6 +117,7 @@ class BatchLane(Generic[Item, Result]):
         capacity: int = 1024,
         threads: int = 1,
         gather: float = 0.0,
+        most: Callable[[Item], int] | None = None,
         name: str = "lane",
     ) -> None:
         if min(max_batch, capacity, threads) < 1 or gather < 0:
@@ -62,6 +126,7 @@ class BatchLane(Generic[Item, Result]):
         self._max_batch = max_batch
         self._capacity = capacity
         self._gather = gather
+        self._most = most or (lambda item: max_batch)
         self._changed = threading.Condition()
         self._waiting: list[_Entry[Item, Result]] = []
         self._order = itertools.count()
@@ -137,7 +202,8 @@ class BatchLane(Generic[Item, Result]):
             return []
         ordered = sorted(self._waiting)
         key = ordered[0].key
-        taken = [entry for entry in ordered if entry.key == key][: self._max_batch]
+        size = min(self._max_batch, self._most(ordered[0].item))
+        taken = [entry for entry in ordered if entry.key == key][:size]
         gone = {entry.order for entry in taken}
         self._waiting = [entry for entry in ordered if entry.order not in gone]
         return taken

@@ -1,7 +1,8 @@
 """Whisper through faster-whisper and CTranslate2: any converted model, on a CPU or a CUDA device.
 
-All requests of a worker share one lane of batches. A batch is encoded once; languages are detected, text is decoded and
-words are aligned on that. What has to be decoded again keeps its encoding on a CPU, where encoding is most of the work.
+All requests of a worker, recordings and live turns, share one lane of batches. A batch is encoded once; languages are
+detected, text is decoded and words are aligned on that. What has to be decoded again keeps its encoding on a CPU, where
+encoding is most of the work.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import ctranslate2
 import msgspec
@@ -25,8 +26,16 @@ from faster_whisper.transcribe import get_suppressed_tokens, merge_punctuations
 
 from models.catalog import Card
 from models.errors import InvalidInput, OutOfMemory
-from models.interfaces import MediaInfo, OnStep, SegmentResult, TranscriptionRequest
-from models.scheduling import BatchLane
+from models.interfaces import (
+    HypothesisUpdate,
+    ListenRequest,
+    LiveAudio,
+    MediaInfo,
+    OnStep,
+    SegmentResult,
+    TranscriptionRequest,
+)
+from models.scheduling import BatchLane, Cadence
 from models.torch_runtime import weights_directory
 from models.whisper_decoding import (
     FRAMES_PER_SECOND,
@@ -36,7 +45,10 @@ from models.whisper_decoding import (
     Thresholds,
     without_loop,
 )
-from models.whisper_transcription import Features, Job, Outcome, WhisperTranscription
+from models.whisper_glances import Glances
+from models.whisper_jobs import Features, Glance, Glimpse, Job, Outcome
+from models.whisper_live import WhisperTurn
+from models.whisper_transcription import WhisperTranscription
 from streaming.segmentation import Cutting, SpeechSpan
 from streaming.voice_activity import SileroVoiceActivity
 
@@ -61,7 +73,12 @@ LANGUAGE_NAMES = {
 
 
 class WhisperOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`options` of a card. Zeros and "auto" are chosen by `placement`; infinite thresholds are switched off."""
+    """`options` of a card. Zeros and "auto" are chosen by `placement`; infinite thresholds are switched off.
+
+    With `encoder_context` "auto" the encoder hears no more of a live turn than there is, and a little silence; a model
+    that does badly on that (`sonoreel models calibrate`) wants "full". With `short_finals` that holds for the final
+    text of a turn, too, which is then sooner there, and no longer sure to be that of a file.
+    """
 
     device: str = "auto"
     device_index: int = 0
@@ -76,6 +93,8 @@ class WhisperOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     log_prob_threshold: float = -1.0
     no_speech_threshold: float = 0.6
     cut_loops: bool = True
+    encoder_context: Literal["auto", "full"] = "auto"
+    short_finals: bool = False
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -106,7 +125,7 @@ def placement(options: WhisperOptions | None = None) -> Placement:
 
 
 class WhisperTranscriber:
-    """Implements Transcriber; any number of requests at once, each from a thread of its own."""
+    """Implements Transcriber and LiveTranscriber; any number of requests at once, each from a thread of its own."""
 
     def __init__(self, path: Path, options: WhisperOptions, concurrency: int = 1) -> None:
         self.placement = placement(options)
@@ -122,7 +141,12 @@ class WhisperTranscriber:
         )
         self.multilingual = bool(self._model.model.is_multilingual)
         self.voice_activity = SileroVoiceActivity()
-        self.cutting = Cutting(max_span=float(self._model.feature_extractor.chunk_length))
+        self.window = float(self._model.feature_extractor.chunk_length)
+        self.mel_filters = self._model.feature_extractor.mel_filters
+        self.short_glances = options.encoder_context == "auto"
+        self.short_finals = options.short_finals and self.short_glances
+        self.cadence = Cadence()
+        self.cutting = Cutting(max_span=self.window)
         self.thresholds = Thresholds(
             options.compression_ratio_threshold,
             options.log_prob_threshold,
@@ -135,12 +159,14 @@ class WhisperTranscriber:
         plain = self.tokenizer("en", "transcribe")
         self.timestamp_begin: int = plain.timestamp_begin
         self._suppressed = list(get_suppressed_tokens(plain, [-1]) or ())
-        self.lane = BatchLane[Job, Outcome](
+        self._glances = Glances(self._model, self.tokenizer, self._suppressed, _join_marks, cut_loops=options.cut_loops)
+        self.lane = BatchLane[Job | Glance, Outcome | Glimpse](
             self._run,
             max_batch=self.placement.batch_size,
             capacity=self.ahead * max(concurrency, 1),
             threads=self.placement.workers,
             gather=CUDA_GATHER if self.placement.device == "cuda" else 0.0,
+            most=self._most,
             name="whisper",
         )
 
@@ -157,6 +183,16 @@ class WhisperTranscriber:
         prompt = self._prompt(request.prompt)
         yield from WhisperTranscription(self, request, on_step, language=language, prompt=prompt).results()
 
+    def listen(
+        self, request: ListenRequest, audio: LiveAudio, on_step: OnStep
+    ) -> Generator[HypothesisUpdate | SegmentResult, None, None]:
+        """See `LiveTranscriber`; the text of the segment is that of a file with the turn's audio.
+
+        Raises: InvalidInput (language); Cancelled from `on_step`.
+        """
+        language, prompt = self._language(request.language), self._prompt(request.prompt)
+        yield from WhisperTurn(self, request, on_step, language=language, prompt=prompt).results(audio)
+
     def close(self) -> None:
         """Stop the lane's threads."""
         self.lane.close()
@@ -165,16 +201,25 @@ class WhisperTranscriber:
 
     def features(self, span: SpeechSpan) -> Features:
         """Log-Mel spectrogram, shape (n_mels, 3000); the rest of the window is as silent as the scale goes."""
+        return self.short_features(span, self.window)
+
+    def short_features(self, span: SpeechSpan, seconds: float) -> Features:
+        """The same for a window of so many seconds."""
         extractor = self._model.feature_extractor
-        mel = extractor(span.samples)[..., : extractor.nb_max_frames]
+        frames = round(seconds * FRAMES_PER_SECOND)
+        mel = extractor(span.samples)[..., :frames]
         # Whisper was trained on audio padded with zeros: 8 decades below the loudest, on a scale of 4 decades a unit.
-        padded = np.full((mel.shape[0], extractor.nb_max_frames), mel.max() - 2.0, np.float32)
+        padded = np.full((mel.shape[0], frames), mel.max() - 2.0, np.float32)
         padded[:, : mel.shape[1]] = mel
         return padded
 
     def submit(self, job: Job, deadline: float) -> Future[Outcome]:
         """Queue a job for a batch."""
-        return self.lane.submit(job, key=job.key, deadline=deadline)
+        return cast("Future[Outcome]", self.lane.submit(job, key=job.key, deadline=deadline))
+
+    def glance(self, glance: Glance, deadline: float) -> Future[Glimpse]:
+        """Queue a look at a live turn."""
+        return cast("Future[Glimpse]", self.lane.submit(glance, key=glance.key, deadline=deadline))
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens; special ones are left out."""
@@ -208,17 +253,27 @@ class WhisperTranscriber:
 
     # ------------------------------------------------------------------ a batch, in the lane's thread
 
-    def _run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Jobs of one key -> their outcomes."""
+    def _most(self, item: Job | Glance) -> int:
+        """While people speak, recordings take the model for a moment at a time: a final waits for no more."""
+        size = self.placement.batch_size
+        return max(size // CPU_BATCH, 1) if self.cadence.turns and isinstance(item, Job) else size
+
+    def _run(self, items: Sequence[Job | Glance]) -> Sequence[Outcome | Glimpse]:
+        """Items of one key -> what became of them."""
         try:
-            encoded = self._encode(jobs)
-            languages = self._languages(jobs, encoded)
-            decoded = self._decode(jobs, languages, encoded) if jobs[0].tokens is None else [None] * len(jobs)
-            words = self._align(jobs, languages, decoded, encoded)
+            if isinstance(items[0], Glance):
+                return self._glances.run(cast("Sequence[Glance]", items))
+            return self._transcribe(cast("Sequence[Job]", items))
         except RuntimeError as error:
             if "out of memory" in str(error).lower():
                 raise OutOfMemory("The model ran out of memory.") from error
             raise
+
+    def _transcribe(self, jobs: Sequence[Job]) -> list[Outcome]:
+        encoded = self._encode(jobs)
+        languages = self._languages(jobs, encoded)
+        decoded = self._decode(jobs, languages, encoded) if jobs[0].tokens is None else [None] * len(jobs)
+        words = self._align(jobs, languages, decoded, encoded)
         outcomes = []
         for index, (job, language, text, spoken) in enumerate(zip(jobs, languages, decoded, words, strict=True)):
             final = spoken is not None or (text is not None and self.thresholds.accepts(text) and not job.words)
@@ -298,11 +353,15 @@ class WhisperTranscriber:
         frames = [max(round(job.seconds * FRAMES_PER_SECOND), 2) for job in jobs]
         timings = self._model.find_alignment(tokenizer, [text or [] for text in texts], encoded, frames)
         for timing in timings:
-            merge_punctuations(timing, PREPENDED, APPENDED)
+            _join_marks(timing)
         return [
             None if text is None else tuple(_word(each) for each in timing if each["word"])
             for text, timing in zip(texts, timings, strict=True)
         ]
+
+
+def _join_marks(timing: list[dict[str, Any]]) -> None:
+    merge_punctuations(timing, PREPENDED, APPENDED)
 
 
 def _word(timing: Mapping[str, Any]) -> AlignedWord:

@@ -15,7 +15,8 @@ from models import speech_reader
 from models.interfaces import MediaInfo, SegmentResult, TranscriptionRequest
 from models.speech_reader import SpeechReader
 from models.whisper_decoding import TEMPERATURES, Decoded, Thresholds
-from models.whisper_transcription import Job, Outcome, WhisperTranscription
+from models.whisper_jobs import Job, Outcome
+from models.whisper_transcription import WhisperTranscription
 from streaming.audio import AudioChunk
 from streaming.segmentation import Cutting, RecordingSegmenter, SpeechSpan
 from streaming.voice_activity import SAMPLE_RATE, WINDOW

@@ -25,7 +25,7 @@ from models.engines import espeak
 from models.errors import InvalidInput
 from models.interfaces import Samples, SegmentResult, SpeechRequest, TranscriptionRequest
 from models.spool import SpoolWriter
-from models.whisper_transcription import Job
+from models.whisper_jobs import Job
 from streaming.audio import Resampler
 from streaming.segmentation import Piece, SpeechSpan, Timeline
 from streaming.transcript import Segment, Word
