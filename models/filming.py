@@ -8,10 +8,7 @@ whatever happens, and move to the request's when all of them are whole.
 from __future__ import annotations
 
 import json
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -22,10 +19,10 @@ from typing import Any, cast
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from models.catalog import Card
 from models.errors import EngineFailed, InvalidInput
+from models.film_camera import Camera, Pixels
 from models.interfaces import ImagePreview, OnStep
 from models.video_interfaces import VideoFile, VideoFrames, VideoGenerator, VideoRequest, VideoResult
 from models.video_rules import CODECS, USUAL_QUALITY
@@ -35,15 +32,9 @@ from streaming.film_files import clip_facts, clip_frames, copied_clip
 from streaming.film_pictures import Pictures
 from streaming.film_sound import Soundtrack
 
-AHEAD = 8
-"""Frames that may wait for the encoder before another piece of them has to."""
-LOOK_AROUND = 0.1
-"""Seconds between questions whether a clip is still wanted, while it waits for the encoder."""
 LONGEST_TITLE = 200
 THUMBNAIL, SPRITESHEET = "thumbnail.webp", "spritesheet.webp"
 """Names in the request's directory, beside `video.mp4` or `video.webm`."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def film(engine: VideoGenerator, request: VideoRequest, on_step: OnStep) -> Iterator[ImagePreview | VideoResult]:
@@ -58,8 +49,8 @@ def film(engine: VideoGenerator, request: VideoRequest, on_step: OnStep) -> Iter
     """
     _check_size(request)
     progress = _Progress(on_step)
-    with _own_errors(request), TemporaryDirectory(prefix=".film-", dir=request.directory) as room, ExitStack() as stack:
-        shoot = _Shoot(request, _tags(engine, request), Path(room), progress, stack)
+    with _own_errors(request), _room(request) as room, ExitStack() as stack:
+        shoot = _Shoot(request, _tags(engine, request), room, progress, stack)
         made = engine.generate(request, progress.step)
         stack.callback(getattr(made, "close", _nothing))
         for item in made:
@@ -70,7 +61,8 @@ def film(engine: VideoGenerator, request: VideoRequest, on_step: OnStep) -> Iter
                     shoot.take(item)
                 case VideoFile(path=path):
                     shoot.develop(path)
-        yield shoot.finish()
+        result = shoot.finish()
+    yield result
 
 
 class _Progress:
@@ -104,7 +96,7 @@ class _Shoot:
         self._progress = progress
         self._stack = stack
         self._sound = self._opened_sound(request.audio_path) if request.audio_path else None
-        self._camera: _Camera | None = None
+        self._camera: Camera | None = None
         self._frames = 0
         self._speed = "exact"
         self._file: VideoResult | None = None
@@ -116,7 +108,7 @@ class _Shoot:
         self._speed = piece.speed
         if self._camera is None:
             cut, frames = self._asked(), self._request.frames
-            self._camera = _Camera(lambda pictures: self._record(pictures, cut, frames), self._progress.repeat)
+            self._camera = Camera(lambda pictures: self._record(pictures, cut, frames), self._progress.repeat)
             self._stack.callback(self._camera.close)
         self._camera.put(piece.pixels)
 
@@ -228,69 +220,6 @@ class _Shoot:
         )
 
 
-class _Camera:
-    """Runs the encoder in a thread of its own, some frames behind whoever makes them."""
-
-    def __init__(self, record: Callable[[Iterator[av.VideoFrame]], int], still_wanted: Callable[[], None]) -> None:
-        self._still_wanted = still_wanted
-        self._changed = threading.Condition()
-        self._pieces: deque[Pixels] = deque()
-        self._waiting = 0
-        self._ended = False
-        self._stopped = False
-        self._thread = ThreadPoolExecutor(1, "film")
-        self._recorded = self._thread.submit(record, self._pictures())
-
-    def put(self, piece: Pixels) -> None:
-        """Give it more frames, once few enough wait. Raises: what the encoder raised; Cancelled."""
-        while not self._recorded.done():
-            with self._changed:
-                if self._changed.wait_for(lambda: self._waiting < AHEAD, LOOK_AROUND):
-                    self._pieces.append(piece)
-                    self._waiting += len(piece)
-                    self._changed.notify_all()
-                    return
-            self._still_wanted()
-        self._recorded.result()
-
-    def finish(self) -> int:
-        """Wait until all is encoded; return the number of frames. Raises: as `put`."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-        while not wait((self._recorded,), LOOK_AROUND).done:
-            self._still_wanted()
-        return self._recorded.result()
-
-    def close(self) -> None:
-        """End the thread, after the frame it is at."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        self._thread.shutdown()
-
-    def _pictures(self) -> Iterator[av.VideoFrame]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pieces or self._ended or self._stopped)
-                if not self._pieces and not self._stopped:
-                    return
-                piece = None if self._stopped else self._pieces.popleft()
-            for pixels in () if piece is None else piece:
-                if self._stopped:
-                    break
-                yield av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-                with self._changed:
-                    self._waiting -= 1
-                    self._changed.notify_all()
-            if self._stopped:
-                raise _StoppedFilming
-
-
-class _StoppedFilming(Exception):
-    """Ends the encoder's thread without a whole file."""
-
-
 def _added(pictures: Iterator[av.VideoFrame], film: Film) -> Iterator[av.VideoFrame]:
     for picture in pictures:
         film.add(picture)
@@ -301,6 +230,15 @@ def _check_size(request: VideoRequest) -> None:
     for field, side in (("width", request.width), ("height", request.height)):
         if side < 2 or side % 2:
             raise InvalidInput(f"The {field} of a clip must be even, not {side}.", field=field)
+
+
+@contextmanager
+def _room(request: VideoRequest) -> Iterator[Path]:
+    """Where files are until they are whole."""
+    with writing():
+        room = TemporaryDirectory(prefix=".film-", dir=request.directory)
+    with room as name:
+        yield Path(name)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ Pixels are 8-bit YUV 4:2:0 of BT.709 in limited range, and tagged so: what every
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -83,14 +85,14 @@ _ENCODERS: dict[Codec, Encoder] = {
     "vp9": Encoder(
         "libvpx-vp9", "crf", 63, {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "lag-in-frames": "0"}
     ),
-    # Pyramids of four frames and two threads: its own choice of both takes twice the memory.
-    "av1": Encoder("libsvtav1", "crf", 63, {"preset": "9", "svtav1-params": "lp=2:hierarchical-levels=2:lookahead=4"}),
+    # Small pyramids, no look ahead, one frame at a time: its own choice of these takes twice the memory.
+    "av1": Encoder("libsvtav1", "crf", 63, {"preset": "9", "svtav1-params": "lp=1:hierarchical-levels=2:lookahead=0"}),
 }
 
 
-def encoder_for(cut: Cut, opens: Callable[[Encoder, Cut], bool] | None = None) -> Encoder:
-    """What encodes a cut: a graphics card's own encoder where there is one that takes it, else a library."""
-    if cut.codec == "h264" and (opens or _opens)(NVENC, cut):
+def encoder_for(cut: Cut, takes: Callable[[Encoder, Cut], bool]) -> Encoder:
+    """What encodes a cut: a graphics card's own encoder where it takes it, which is tried out, else a library."""
+    if cut.codec == "h264" and takes(NVENC, cut):
         return NVENC
     return _ENCODERS[cut.codec]
 
@@ -111,17 +113,20 @@ class Film:
         with writing():
             self._container = opened_film(path, cut.container, cut.tags)
             try:
-                self._stream = _video_stream(self._container, encoder_for(cut), cut)
+                self._stream = _video_stream(self._container, encoder_for(cut, opens), cut)
                 self._sound = None if sound is None else SoundEncoder(self._container, sound, _SOUND[cut.container])
-                self._container.start_encoding()
+                with _ordinary_threads():
+                    self._container.start_encoding()
             except av.FFmpegError:
                 self.close()
                 raise
 
     def add(self, frame: av.VideoFrame) -> None:
-        """Take the next frame, of the cut's size: RGB, or whatever a decoder gave. Raises: FilmError."""
+        """Take the next frame: RGB, or whatever a decoder gave; it gets the cut's size. Raises: FilmError."""
         picture = self._reformatter.reformat(
             frame,
+            width=self._cut.width,
+            height=self._cut.height,
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
@@ -180,6 +185,29 @@ def _video_stream(container: av.container.OutputContainer, encoder: Encoder, cut
     return stream
 
 
+@contextmanager
+def _ordinary_threads() -> Iterator[None]:
+    """Takes back the real-time priority that SVT-AV1, run by root, gives its threads and the one that opens it.
+
+    With that they would go before all else on the machine, the servers included, until the clip is encoded.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = _threads()
+    try:
+        yield
+    finally:
+        for thread in (_threads() - before) | {threading.get_native_id()}:
+            with suppress(OSError):  # it may have ended
+                if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _threads() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
 def _describe(context: av.VideoCodecContext, cut: Cut) -> None:
     context.width, context.height, context.pix_fmt = cut.width, cut.height, "yuv420p"
     context.framerate, context.time_base = cut.rate, 1 / cut.rate
@@ -189,7 +217,7 @@ def _describe(context: av.VideoCodecContext, cut: Cut) -> None:
     context.thread_count = min(THREADS, os.cpu_count() or 1)
 
 
-def _opens(encoder: Encoder, cut: Cut) -> bool:
+def opens(encoder: Encoder, cut: Cut) -> bool:
     """Whether there is such an encoder on this machine and it takes a cut: a card may have none, or none to spare."""
     try:
         context = cast(av.VideoCodecContext, av.CodecContext.create(encoder.name, "w"))

@@ -13,7 +13,7 @@ import av.container
 import numpy as np
 import numpy.typing as npt
 
-from streaming.decode import decode, decode_channels, probe
+from streaming.decode import UndecodableAudio, decode, decode_channels, probe
 
 SAMPLE_RATE = 48_000
 FADE_SECONDS = 0.25
@@ -34,7 +34,9 @@ class Soundtrack:
 
     def __init__(self, path: Path) -> None:
         heard = _heard(path)
-        first = next(heard)
+        first = next(heard, None)
+        if first is None:
+            raise UndecodableAudio("empty_file", "The audio track of the file holds no audio.")
         self.channels: Literal[1, 2] = 2 if len(first) == 2 else 1
         self._heard = heard
         self._blocks: Iterator[Block] = chain((first,), heard)
