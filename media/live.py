@@ -194,7 +194,8 @@ class LiveListening(LiveTasks):
             feeding.start_soon(self._feed, utterance, run)
             async for result in run:
                 match result:
-                    case HypothesisUpdate(hypothesis):
+                    case HypothesisUpdate(hypothesis, lag):
+                        self._metrics.listen_lag(card.id, lag)
                         self.session.hypothesis(ticket, hypothesis)
                     case SegmentResult(segment, adaptation):
                         self._adaptation[card.id] = adaptation

@@ -17,6 +17,7 @@ METRICS = {
     "sonoreel_audio_seconds_total": "seconds of audio made or heard, by model and direction",
     "sonoreel_turns_total": "live turns by outcome",
     "sonoreel_final_seconds": "from the end of a turn to its final transcript, by model",
+    "sonoreel_listen_lag_seconds": "speech that a live hypothesis did not know of yet when it came, by model",
     "sonoreel_engine_errors_total": "failed engine runs by model and error",
     "sonoreel_stalled_clients_total": "sessions closed because the client stopped reading",
     "sonoreel_model_workers": "worker processes loaded now, by model",
@@ -49,6 +50,9 @@ class Metrics:
         self._final = Histogram(
             *_named("sonoreel_final_seconds"), ["model"], buckets=LATENCY_BUCKETS, registry=self.registry
         )
+        self._listen_lag = Histogram(
+            *_named("sonoreel_listen_lag_seconds"), ["model"], buckets=LATENCY_BUCKETS, registry=self.registry
+        )
         self._errors = Counter(*_named("sonoreel_engine_errors_total"), ["model", "error"], registry=self.registry)
         self._stalled = Counter(*_named("sonoreel_stalled_clients_total"), registry=self.registry)
         self._workers = Gauge(*_named("sonoreel_model_workers"), ["model"], registry=self.registry)
@@ -79,6 +83,9 @@ class Metrics:
 
     def final(self, model: str, seconds: float) -> None:
         self._final.labels(model).observe(seconds)
+
+    def listen_lag(self, model: str, seconds: float) -> None:
+        self._listen_lag.labels(model).observe(seconds)
 
     def engine_error(self, model: str, error: BaseException) -> None:
         self._errors.labels(model, type(error).__name__).inc()
