@@ -6,6 +6,7 @@ whatever the engines still do for it. `live_speech` is the other direction.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -18,6 +19,7 @@ import anyio.lowlevel
 from media.errors import unwrap
 from media.live_tasks import LiveTasks
 from media.metrics import Metrics
+from media.session_speakers import SessionSpeakers
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card
 from models.errors import EngineError, EngineFailed
@@ -25,6 +27,8 @@ from models.interfaces import HypothesisUpdate, ListenRequest, SegmentResult
 from models.pool import Pool
 from models.run import Run
 from streaming import listening_events
+from streaming.end_of_turn import HeuristicJudge
+from streaming.endpointing import EndOfTurnJudge
 from streaming.listening_events import ListeningSettings
 from streaming.recognition import RecognitionSession
 from streaming.voice_activity import SAMPLE_RATE
@@ -35,6 +39,9 @@ BYTES_AT_ONCE = 32 * 1024
 """A longer append is taken in parts of so many bytes: what waits outside stays as small as it came."""
 UTTERANCES_AT_ONCE = 1
 """Recognisers one session may use. A turn waits for the end of the one before, from which its engine has learnt."""
+
+
+logger = logging.getLogger("sonoreel.live")
 
 
 async def _raise(error: Exception) -> None:
@@ -64,10 +71,18 @@ class LiveListening(LiveTasks):
         voice_activity: VoiceActivityLane,
         metrics: Metrics,
         clock: Callable[[], float],
+        judge: EndOfTurnJudge | None = None,
+        speakers: SessionSpeakers | None = None,
     ) -> None:
+        """`judge` tells finished turns from pauses, by default the embedded one; without `speakers` nobody has one."""
         super().__init__()
         self.session = session
         self.card = card
+        self._judge = judge or HeuristicJudge()
+        self._verdict: tuple[int, float | None] = -1, None  # the last one, with the pause it is about
+        self._speakers = speakers
+        self._stretches: deque[listening_events.WhoSpeaks] = deque()
+        self._asking = False
         self._pool = pool
         self._voice_activity = voice_activity
         self._metrics = metrics
@@ -111,6 +126,8 @@ class LiveListening(LiveTasks):
         self.obey()
 
     def configure(self, settings: ListeningSettings) -> None:
+        if settings.diarize and self._speakers is not None and not self._closed:
+            self._tasks.start_soon(self._speakers.warm)
         self.session.configure(settings)
         self.obey()
 
@@ -160,13 +177,43 @@ class LiveListening(LiveTasks):
                     self._utterances[ticket].changed.set()
                 case listening_events.Abandon(ticket) if ticket in self._utterances:
                     self._utterances[ticket].scope.cancel()
+                case listening_events.JudgeTurn():
+                    self._tasks.start_soon(self._judge_turn, command)
+                case listening_events.WhoSpeaks():
+                    self._stretches.append(command)
+                    if not self._asking:
+                        self._asking = True
+                        self._tasks.start_soon(self._find_speakers)
         self._voice_activity.submit(self)  # a commit waits for the audio before it to be judged
         self._caught_up.set()
         self.wake()
 
     def _backlog(self) -> float:
         waiting = sum(utterance.samples for utterance in self._utterances.values())
+        waiting += sum(len(stretch.samples) for stretch in self._stretches)
         return waiting / SAMPLE_RATE + self.session.unjudged
+
+    async def _judge_turn(self, command: listening_events.JudgeTurn) -> None:
+        pause, probability = self._verdict
+        if self._judge.reads or pause != command.pause:
+            try:
+                probability = await anyio.to_thread.run_sync(self._judge.probability, command.heard)
+            except Exception:  # whatever a model raises, silence can end turns too
+                logger.exception("the judge of turns failed")
+                probability = None
+            self._verdict = command.pause, probability
+        self.session.turn_judged(command.question, probability)
+        self.obey()
+
+    async def _find_speakers(self) -> None:
+        """Ask about stretches in their order, one at a time: what was said before tells who speaks now."""
+        while self._stretches:
+            stretch = self._stretches[0]
+            turns, relabelled = await self._speakers.who_speaks(stretch) if self._speakers else ((), ())
+            self._stretches.popleft()
+            self.session.voices(stretch.ticket, turns, relabelled)
+            self.obey()
+        self._asking = False
 
     async def _listen(self, ticket: int, settings: ListeningSettings) -> None:
         utterance = self._utterances[ticket]

@@ -16,10 +16,13 @@ from media.drain import Drain
 from media.live import LiveListening
 from media.live_speech import LiveSpeech
 from media.metrics import Metrics
+from media.session_speakers import SessionSpeakers
 from media.settings import Settings
 from media.voice_activity import VoiceActivityLane
 from models.catalog import Card, Catalog, Task
 from models.pool import Pool
+from streaming.end_of_turn import HeuristicJudge
+from streaming.endpointing import EndOfTurnJudge
 from streaming.recognition import RecognitionSession
 from streaming.speech_events import SpeechSettings
 
@@ -38,6 +41,8 @@ class Services:
     live_sessions: int = 0
     spools: Path = Path()
     """The folder for this process's files that live as long as a request or an attempt."""
+    judge: EndOfTurnJudge = field(default_factory=HeuristicJudge)
+    """Tells a finished turn from a pause."""
     _pool: Pool | None = None
     _voice_activity: VoiceActivityLane | None = None
     _database: Database | None = None
@@ -73,7 +78,16 @@ class Services:
 
     def live_listening(self, session: RecognitionSession, card: Card) -> LiveListening:
         assert self._voice_activity is not None, "the application is not running"  # noqa: S101 - a programming error
-        return LiveListening(session, self.pool, card, self._voice_activity, self.metrics, self.clock)
+        diarizer = self.live_diarizer()
+        speakers = None if diarizer is None else SessionSpeakers(self.pool, diarizer, self.metrics)
+        return LiveListening(
+            session, self.pool, card, self._voice_activity, self.metrics, self.clock, self.judge, speakers
+        )
+
+    def live_diarizer(self) -> Card | None:
+        """The model that tells voices apart while somebody speaks, if there is one here."""
+        cards = (card for card in self.catalog.cards if card.task == "diarization" and card.live)
+        return next((card for card in cards if self.catalog.missing(card) is None), None)
 
 
 def services_of(connection: HTTPConnection) -> Services:

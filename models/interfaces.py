@@ -113,6 +113,25 @@ class DiarizationResult(msgspec.Struct, frozen=True, tag="diarization_result"):
     exclusive: tuple[SpeakerTurn, ...]
 
 
+class VoicesRequest(msgspec.Struct, frozen=True, kw_only=True, tag="voices"):
+    """What do the voices sound like? In `samples`, a stretch of speech (16 kHz mono), window by window; or in the media
+    file at `path`, a clip of one person, as a whole.
+    """
+
+    samples: np.ndarray = np.zeros(0, np.float32)
+    path: str = ""
+
+
+class VoicesResult(msgspec.Struct, frozen=True, tag="voices_result"):
+    """Windows that follow one another: window i is from `edges[i]` to `edges[i + 1]` seconds and has the unit vector
+    `vectors[i]` of shape (d,), laid out in one row. `clear`: it is long enough to find voices by.
+    """
+
+    edges: tuple[float, ...]
+    vectors: np.ndarray
+    clear: tuple[bool, ...]
+
+
 class ListenRequest(msgspec.Struct, frozen=True, tag="listen"):
     """One turn of live speech; its audio (16 kHz mono) is fed while it is being spoken.
 
@@ -207,7 +226,13 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True, tag="image_result")
 
 
 EngineRequest: TypeAlias = (
-    SpeechRequest | TranscriptionRequest | ListenRequest | DiarizationRequest | ImageRequest | VideoRequest
+    SpeechRequest
+    | TranscriptionRequest
+    | ListenRequest
+    | DiarizationRequest
+    | VoicesRequest
+    | ImageRequest
+    | VideoRequest
 )
 EngineResult: TypeAlias = (
     SpeechChunk
@@ -215,6 +240,7 @@ EngineResult: TypeAlias = (
     | SegmentResult
     | MediaInfo
     | DiarizationResult
+    | VoicesResult
     | ImagePreview
     | ImageResult
     | VideoResult
@@ -277,6 +303,17 @@ class Diarizer(Protocol):
         """Yield exactly one result; `on_step(seconds done, seconds total)`.
 
         Raises: InvalidInput for impossible counts or a reference clip without speech; Cancelled from `on_step`.
+        """
+        ...
+
+
+class VoiceEncoder(Protocol):
+    """Tells what voices sound like, so that they can be compared."""
+
+    def encode_voices(self, request: VoicesRequest, on_step: OnStep) -> Iterator[VoicesResult]:
+        """Yield exactly one result.
+
+        Raises: InvalidInput for a clip that cannot be decoded or holds no speech; Cancelled from `on_step`.
         """
         ...
 

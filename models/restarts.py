@@ -9,7 +9,7 @@ import hashlib
 
 import msgspec
 
-from models.interfaces import EngineRequest, ListenRequest
+from models.interfaces import EngineRequest, ListenRequest, VoicesRequest
 from models.video_interfaces import VideoRequest
 
 FIRST_DELAY = 0.5
@@ -70,7 +70,7 @@ class Blame:
 
 def fingerprint(model: str, request: EngineRequest) -> bytes | None:
     """Tells equal requests to one model apart from others; None for live audio, of which no two are equal."""
-    if isinstance(request, ListenRequest):
+    if isinstance(request, ListenRequest | VoicesRequest):
         return None
     if isinstance(request, VideoRequest):  # each attempt has a directory of its own
         request = msgspec.structs.replace(request, directory="", audio_path="")

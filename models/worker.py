@@ -37,6 +37,8 @@ from models.interfaces import (
     SpeechSynthesizer,
     Transcriber,
     TranscriptionRequest,
+    VoiceEncoder,
+    VoicesRequest,
 )
 from models.messages import (
     RUN_AHEAD,
@@ -122,6 +124,8 @@ class Running:
                 return cast("Transcriber", engine).transcribe(request, self._on_step)
             case DiarizationRequest() as request:
                 return cast("Diarizer", engine).diarize(request, self._on_step)
+            case VoicesRequest() as request:
+                return cast("VoiceEncoder", engine).encode_voices(request, self._on_step)
             case ListenRequest() as request:
                 return cast("LiveTranscriber", engine).listen(request, _FedAudio(self), self._on_step)
             case ImageRequest() as request:

@@ -22,7 +22,15 @@ import onnxruntime
 
 from models.catalog import Card
 from models.errors import InvalidInput
-from models.interfaces import DiarizationRequest, DiarizationResult, KnownSpeaker, OnStep, Samples
+from models.interfaces import (
+    DiarizationRequest,
+    DiarizationResult,
+    KnownSpeaker,
+    OnStep,
+    Samples,
+    VoicesRequest,
+    VoicesResult,
+)
 from models.speaker_linking import VoiceTurn, name_voices, recognise, speaker_turns
 from models.spool import SpoolAbandoned, SpoolReader, is_growing
 from streaming.audio import PcmEncoding, decode_pcm
@@ -144,7 +152,7 @@ class _Voices:
 
 
 class VoiceprintDiarizer:
-    """Implements Diarizer. Any thread may call it; each request works on one core."""
+    """Implements Diarizer and VoiceEncoder. Any thread may call it; each request works on one core."""
 
     def __init__(self, model_path: Path = MODEL_PATH) -> None:
         options = onnxruntime.SessionOptions()
@@ -185,6 +193,22 @@ class VoiceprintDiarizer:
         names = name_voices(turns, recognise(centroids, known, KNOWN_SIMILARITY))
         result = speaker_turns(_whole(turns), names)
         yield DiarizationResult(result, result)
+
+    def encode_voices(self, request: VoicesRequest, on_step: OnStep) -> Iterator[VoicesResult]:
+        """See `VoiceEncoder`. Raises: InvalidInput (clip); Cancelled from `on_step`."""
+        on_step(0.0, None)
+        if request.path:
+            voice = self._voice_of(KnownSpeaker("this speaker", request.path))
+            yield VoicesResult((0.0, 0.0), np.asarray(voice, np.float32), (True,))
+            return
+        samples = request.samples
+        voices = _Voices(self._encoder)
+        begins, windows = windows_of(samples) if len(samples) >= FRAME else (np.zeros(0), [])
+        for window in windows:
+            voices.add(window)
+        vectors, clear = voices.finish()
+        edges = np.append(begins, len(samples)) / SAMPLE_RATE if windows else np.zeros(0)
+        yield VoicesResult(tuple(edges.tolist()), vectors.astype(np.float32).ravel(), tuple(clear.tolist()))
 
     def _speech(self, blocks: Iterator[Samples]) -> Iterator[tuple[int, Samples]]:
         """Stretches of speech of at most 30 s, with the sample at which each begins."""
