@@ -3,11 +3,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
-from models.scheduling import BatchLane, LaneClosed, LaneFull
+from models.scheduling import ALONE, SHORTEST_PERIOD, TOGETHER, BatchLane, Cadence, LaneClosed, LaneFull, Urgency
 
 
 class Gate:
@@ -157,3 +159,57 @@ def test_several_threads_run_batches_side_by_side() -> None:
 def test_impossible_settings_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         BatchLane[str, str](lambda items: items, **({"max_batch": 1} | setting))
+
+
+def test_an_item_may_want_a_smaller_batch() -> None:
+    gate = Gate()
+    lane = BatchLane[str, str](gate, max_batch=4, most=lambda item: 2 if item == "small" else 9)
+    gate.hold(lane)
+    futures = [lane.submit(item, deadline=float(due)) for due, item in enumerate(("small", "a", "b", "c"))]
+    gate.open()
+    for future in futures:
+        future.result(10)
+    assert gate.batches[1:] == [["small", "a"], ["b", "c"]]
+    lane.close()
+
+
+def test_urgency_decides_among_items_of_one_moment_and_patience_ends() -> None:
+    gate = Gate()
+    lane = BatchLane[str, str](gate, max_batch=1)
+    gate.hold(lane)
+    items = {urgency.name: urgency for urgency in (Urgency.UPLOAD, Urgency.PARTIAL, Urgency.FINAL)}
+    lane.submit("long ago", deadline=80 + Urgency.UPLOAD)
+    futures = [lane.submit(name, deadline=100 + urgency) for name, urgency in items.items()]
+    futures.append(lane.submit("FIRST_PARTIAL", deadline=100 + Urgency.FIRST_PARTIAL))
+    gate.open()
+    for future in futures:
+        future.result(10)
+    assert gate.batches[1:] == [["long ago"], ["FINAL"], ["FIRST_PARTIAL"], ["PARTIAL"], ["UPLOAD"]]
+    lane.close()
+
+
+def test_the_cadence_follows_what_looks_cost_and_how_many_want_them() -> None:
+    cadence = Cadence()
+    with cadence.turn():
+        assert cadence.period == SHORTEST_PERIOD
+        cadence.took(0.4)
+        assert cadence.period == pytest.approx(0.4 / ALONE)
+        with cadence.turn(), cadence.turn():
+            assert cadence.turns == 3
+            assert cadence.period == pytest.approx(3 * 0.4 / TOGETHER)
+        for _ in range(40):
+            cadence.took(0.01)
+        assert cadence.period == SHORTEST_PERIOD
+    assert cadence.turns == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(turns=st.integers(1, 40), cost=st.floats(0.001, 2.0))
+def test_turns_never_ask_for_more_than_their_share(turns: int, cost: float) -> None:
+    cadence = Cadence()
+    cadence.took(cost)
+    with ExitStack() as stack:
+        for _ in range(turns):
+            stack.enter_context(cadence.turn())
+        assert turns * cost / cadence.period <= TOGETHER + 1e-9
+        assert cost / cadence.period <= ALONE + 1e-9
