@@ -53,6 +53,9 @@ def clip_facts(path: Path) -> ClipFacts:
             raise FilmError("The clip does not tell how many frames a second it has.")
         audio = file.streams.audio[0].codec_context if file.streams.audio else None
         context = stream.codec_context
+        frames = sum(1 for packet in file.demux(stream) if packet.size)
+        if frames < len(stream.index_entries):  # all of them in MP4; in others keyframes, if any
+            raise FilmError(f"The clip is broken off after {frames} of {len(stream.index_entries)} frames.")
         return ClipFacts(
             container=file.format.name,
             codec=context.codec.canonical_name,
@@ -60,7 +63,7 @@ def clip_facts(path: Path) -> ClipFacts:
             width=context.width,
             height=context.height,
             rate=Fraction(rate),
-            frames=sum(1 for packet in file.demux(stream) if packet.size),
+            frames=frames,
             audio="" if audio is None else audio.codec.canonical_name,
         )
 

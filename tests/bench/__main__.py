@@ -16,6 +16,7 @@ from tests.bench import (
     cancellation,
     diarization,
     encoding,
+    filming,
     finals,
     first_audio,
     frames,
@@ -46,11 +47,12 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "uploads": uploads.measure,
     "ledger": ledger.measure,
     "images": images.measure,
+    "filming": filming.measure,
     "diarization": diarization.measure,
     "whisper": whisper.measure,
     "long_recordings": long_recordings.measure,
 }
-LONGEST = {"images": 300.0, "diarization": 600.0, "whisper": 900.0, "long_recordings": 900.0}
+LONGEST = {"images": 300.0, "filming": 900.0, "diarization": 600.0, "whisper": 900.0, "long_recordings": 900.0}
 """Seconds after which a measurement is given up, where that is not `PATIENCE`."""
 PATIENCE = 90.0
 WIDTH = 160

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 
 from streaming.film import NVENC, THREADS, Cut, Encoder, Film, FilmError, encoder_for, opens
-from tests.films import Pixels, boxes, plain, seen, smooth
+from tests.films import Pixels, boxes, largest_file, plain, seen, smooth
 
 CODECS: tuple[tuple[Any, Any], ...] = (("mp4", "h264"), ("webm", "vp9"), ("webm", "av1"))
 every_codec = pytest.mark.parametrize(("container", "codec"), CODECS)
@@ -120,17 +118,6 @@ def test_a_film_may_be_closed_at_any_time(tmp_path: Path, container: Any, codec:
 def test_a_place_that_cannot_be_written_to_is_an_error_of_our_own(tmp_path: Path) -> None:
     with pytest.raises(FilmError, match="could not be written: No such file"):
         Film(tmp_path / "gone" / "clip", CUT)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Until the end no file of this process may become larger; Python ignores the signal, so writing fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @every_codec
