@@ -49,6 +49,15 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def tiny_kokoro(base: Path) -> Path:
+    """The one of this run, in a directory of `base`; made when it is first asked for."""
+    directory = base / "tiny-kokoro"
+    if not directory.is_dir():
+        directory.mkdir()
+        build_kokoro(directory)
+    return directory
+
+
 def build_kokoro(directory: Path) -> Path:
     """Write config.json, a *.pth file of half precision and some voices into a directory."""
     torch = import_torch()

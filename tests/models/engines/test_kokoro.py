@@ -16,7 +16,7 @@ from models.catalog import Card, Catalog
 from models.errors import Cancelled, EngineFailed, InvalidInput, WeightsMissing
 from models.interfaces import SpeechRequest
 from tests.models.engines.conformance import TEXT, SpeechConformance, Steps, speak
-from tests.models.tiny_kokoro import VOICES, build_kokoro
+from tests.models.tiny_kokoro import VOICES, tiny_kokoro
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("kokoro", "misaki", "torch"))), reason="kokoro is not installed"
@@ -45,7 +45,7 @@ def card_of(weights: Path, **fields: Any) -> Card:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_kokoro(tmp_path_factory.mktemp("kokoro"))
+    return tiny_kokoro(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
