@@ -6,7 +6,7 @@ scope cancels whatever the engines still do for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import anyio.lowlevel
@@ -19,10 +19,24 @@ from models.interfaces import SpeechChunk, SpeechRequest
 from models.pool import Pool
 from models.run import Run
 from streaming import speech_events
-from streaming.speech_events import Speak, SpeechSettings
+from streaming.speech_events import (
+    Append,
+    AudioDelta,
+    Commit,
+    ItemDone,
+    ItemFailed,
+    ServerEvent,
+    Speak,
+    SpeechSettings,
+    WordTimestamps,
+)
 from streaming.spoken_text import VoiceTraits
 from streaming.synthesis import SynthesisSession
 
+WHOLE = "whole"
+"""The context of a text that is spoken by itself."""
+TEXT_AT_ONCE = 8192
+"""Characters of it that wait in the session, at most twice as many: what a book takes does not depend on its length."""
 FIRST_ADVANTAGE = 2.0
 """Seconds by which the beginning of an answer is due before a piece of one whose listener has just run dry."""
 
@@ -123,6 +137,24 @@ class LiveSpeech(LiveTasks):
 def engine_voice(card: Card, voice: str) -> str:
     """The engine's own name for a voice asked for: OpenAI's names map to this model's voices, none is the default."""
     return card.openai_voices.get(voice.lower(), voice) or card.default_voice
+
+
+async def spoken(live: LiveSpeech, text: str) -> AsyncIterator[ServerEvent]:
+    """Speak one whole text of any length; yields its audio and word times. Raises: what the engine failed with."""
+    given = 0
+    while True:
+        while given < len(text) and live.session.wants_text(WHOLE, TEXT_AT_ONCE):
+            live.receive(Append(WHOLE, text[given : given + TEXT_AT_ONCE]))
+            given += TEXT_AT_ONCE
+            if given >= len(text):
+                live.receive(Commit(WHOLE))
+        match await live.next_event():
+            case AudioDelta() | WordTimestamps() as event:
+                yield event
+            case ItemFailed(error=error):
+                raise error
+            case ItemDone() | None:
+                return
 
 
 def voice_traits(find_card: Callable[[str], Card], settings: SpeechSettings) -> VoiceTraits:

@@ -13,9 +13,8 @@ from time import monotonic
 import anyio
 import anyio.to_thread
 
-from media.api.speech import spoken
 from media.errors import unwrap
-from media.live_speech import LiveSpeech
+from media.live_speech import LiveSpeech, spoken
 from media.metrics import Metrics
 from media.recordings import Recording, spool_path
 from media.settings import Settings
@@ -50,8 +49,8 @@ class LocalModels:
         Raises: EngineError; what `write` raises, which ends the speaking.
         """
         seconds = 0.0
-        unpaced = settings.changed({"paced": False})
-        live = LiveSpeech(unpaced, self.pool, self.catalog.describe, Metrics(), self.clock)
+        whole = settings.changed({"paced": False, "segment": "sentence"})
+        live = LiveSpeech(whole, self.pool, self.catalog.describe, Metrics(), self.clock)
         try:
             async with live:
                 async for event in spoken(live, text):

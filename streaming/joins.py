@@ -21,8 +21,10 @@ AUDIBLE = 0.0032
 """-50 dBFS: what is less counts as silence. The softest sounds that begin words are above it."""
 LEAD_SECONDS, TAIL_SECONDS = 0.02, 0.04
 """Silence that stays before and behind the sound of a piece, where it is followed by a pause."""
+START_SECONDS = 0.06
+"""Silence that stays before the first sound of an item: the closed lips of a P are heard when something was before."""
 CLOSE_SECONDS = 0.008
-"""The same where no pause is wanted."""
+"""What stays on either side where no pause is wanted."""
 FADE_SECONDS = 0.004
 LONGEST_SILENCE = 1.0
 """Silence longer than this was meant; the rest of it is heard."""
@@ -133,8 +135,8 @@ class Joiner:
 
     def _sound_begins(self, first: int) -> list[Block]:
         """The piece is heard from `_lead[first]` on: put it behind the one before."""
-        keep = LEAD_SECONDS if self._pause or not self._began else CLOSE_SECONDS
-        start = max(0, first - round(keep * self._rate))
+        keep = LEAD_SECONDS if self._pause else CLOSE_SECONDS
+        start = max(0, first - round((keep if self._began else START_SECONDS) * self._rate))
         tail = self._cut_tail() if self._began else self._held
         quiet = self._quiet_behind(tail) + first - start
         gap = max(0, round(self._pause * self._rate) - quiet) if self._began else 0

@@ -16,27 +16,22 @@ from starlette.types import Receive, Scope, Send
 
 from media.dialects import speech as dialect
 from media.dialects.frames import field_of
+from media.dialects.speech_options import SpeechOptions, model_name, settings_changes
 from media.dialects.vendor import Vendor, vendor_of
 from media.errors import ApiError, ErrorBody, describe, unwrap
 from media.job_requests import Preferences, accepted, new_job, preferences_of, submit
 from media.jobs import store
-from media.live_speech import LiveSpeech
+from media.live_speech import LiveSpeech, spoken
 from media.openapi import Operation
 from media.services import services_of
 from streaming.encode import MEDIA_TYPES, AudioFormat
-from streaming.speech_events import (
-    Append,
-    AudioDelta,
-    Commit,
-    ItemDone,
-    ItemFailed,
-    ServerEvent,
-    SpeechSettings,
-    WordTimestamps,
-)
+from streaming.speech_events import AudioDelta, SpeechSettings, WordTimestamps
 from streaming.speech_output import OutputFormat
 
-CONTEXT = "request"
+JOB_TEXTS = 20
+"""How many times as long a text may be that is spoken as a job: a book, where others are chapters."""
+BYTES_PER_CHARACTER, OTHER_BYTES = 12, 64 * 1024
+"""What a body may have: a character outside the basic plane, escaped; and everything else."""
 WHOLE_WAV_CHARS = 4096
 """Up to this length a WAV answer waits for its end, so that its header tells the right size."""
 CHARACTERS_PER_SECOND = 1000.0
@@ -51,14 +46,13 @@ class CustomVoice(Struct):
     id: str
 
 
-class SpeechBody(dialect.SpeechOptions, kw_only=True):
+class SpeechBody(SpeechOptions, kw_only=True):
     """Both vendors' fields. `stream` (Together) and `stream_format: sse` (OpenAI) ask for server-sent events."""
 
     input: Annotated[str, Meta(description="the text to speak")]
-    voice: str | CustomVoice | UnsetType = UNSET  # type: ignore[assignment]
-    stream: bool = False
-    stream_format: Literal["audio", "sse"] = "audio"
-    instructions: str | None = None
+    voice: str | CustomVoice | None | UnsetType = UNSET  # type: ignore[assignment]
+    stream: bool | None = False
+    stream_format: Literal["audio", "sse"] | None = "audio"
 
 
 def read_body(body: bytes, max_chars: int) -> SpeechBody:
@@ -72,8 +66,7 @@ def read_body(body: bytes, max_chars: int) -> SpeechBody:
     if not request.input.strip():
         raise ApiError(400, "invalid_value", "input is empty: send the text to speak", param="input")
     if len(request.input) > max_chars:
-        message = f"input has {len(request.input)} characters, this server takes {max_chars} (SONOREEL_MAX_INPUT_CHARS)"
-        raise ApiError(400, "string_above_max_length", message, param="input")
+        raise _too_long(f"input has {len(request.input)} characters", max_chars)
     if isinstance(request.voice, CustomVoice):
         request.voice = request.voice.id
     return request
@@ -82,14 +75,16 @@ def read_body(body: bytes, max_chars: int) -> SpeechBody:
 async def speech(request: Request) -> Response:
     """Speak `input`. Errors before the first audio are statuses; later ones end the stream visibly."""
     services = services_of(request)
-    vendor = vendor_of(request)
-    body = read_body(await request.body(), services.settings.max_input_chars)
-    card = services.card(dialect.model_name(body) or "", "speech")
-    events = body.stream or body.stream_format == "sse"
-    defaults = OutputFormat(_default_format(vendor, events=body.stream))
-    settings = SpeechSettings(model=card.id, output=defaults, paced=False)
-    settings = settings.changed(dialect.settings_changes(body))
     preferences = preferences_of(request)
+    most = services.settings.max_input_chars * (JOB_TEXTS if preferences.asynchronous else 1)
+    body = read_body(await _bytes(request, most), most)
+    card = services.card(model_name(body) or "", "speech")
+    stream = bool(body.stream)
+    events = stream or body.stream_format == "sse"
+    defaults = OutputFormat(_default_format(vendor_of(request), events=stream))
+    settings = SpeechSettings(model=card.id, output=defaults, paced=False)
+    # The whole text is here: nothing would be gained by cutting it otherwise.
+    settings = settings.changed(settings_changes(body) | {"segment": "sentence"})
     if preferences.asynchronous:
         return await _queued(request, preferences, body, settings)
     live = services.live_speech(settings)
@@ -97,7 +92,22 @@ async def speech(request: Request) -> Response:
         whole = settings.output.format is AudioFormat.WAV and len(body.input) <= WHOLE_WAV_CHARS
         return SpeechAudio(live, body.input, settings, whole=whole)
     # `stream` is Together's word, `stream_format` OpenAI's.
-    return SpeechEvents(live, body.input, settings, "together" if body.stream else "openai")
+    return SpeechEvents(live, body.input, settings, "together" if stream else "openai")
+
+
+async def _bytes(request: Request, max_chars: int) -> bytes:
+    """The body, if it can hold a text that is short enough. Raises: ApiError."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_chars * BYTES_PER_CHARACTER + OTHER_BYTES:
+            raise _too_long("input is too long", max_chars)
+    return bytes(body)
+
+
+def _too_long(what: str, max_chars: int) -> ApiError:
+    message = f"{what}, this server takes {max_chars} (SONOREEL_MAX_INPUT_CHARS; {JOB_TEXTS} times as much as a job)"
+    return ApiError(400, "string_above_max_length", message, param="input")
 
 
 async def _queued(request: Request, preferences: Preferences, body: SpeechBody, settings: SpeechSettings) -> Response:
@@ -202,20 +212,6 @@ class SpeechEvents(SpeechAudio):
         # The typed SDKs read `b64`, Together's own examples and other clients `delta`.
         typed = {"object": "audio.tts.chunk", "model": self._settings.model, "b64": audio}
         return {"type": "conversation.item.audio_output.delta", "item_id": event.item_id, "delta": audio, **typed}
-
-
-async def spoken(live: LiveSpeech, text: str) -> AsyncIterator[ServerEvent]:
-    """Speak one whole text; yields its audio and word times. Raises: what the engine failed with."""
-    live.receive(Append(CONTEXT, text))
-    live.receive(Commit(CONTEXT))
-    while (event := await live.next_event()) is not None:
-        match event:
-            case AudioDelta() | WordTimestamps():
-                yield event
-            case ItemFailed(error=error):
-                raise error
-            case ItemDone():
-                return
 
 
 async def _watch(receive: Receive, answer: anyio.CancelScope) -> None:

@@ -8,6 +8,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from media.dialects import speech as dialect
+from media.dialects.speech_options import model_name, read_options, settings_changes
 from media.errors import ApiError, close_code, describe
 from media.services import services_of
 from media.sockets import Frames, LiveSocket, live_session, text_of
@@ -21,10 +22,10 @@ async def speech_websocket(websocket: WebSocket) -> None:
     async with live_session(websocket, services, "speech") as socket:
         await socket.accept()
         try:
-            options = dialect.read_options(websocket.query_params)
-            card = services.card(dialect.model_name(options) or "", "speech")
+            options = read_options(websocket.query_params)
+            card = services.card(model_name(options) or "", "speech")
             settings = SpeechSettings(model=card.id)
-            settings = settings.changed(dialect.settings_changes(options))
+            settings = settings.changed(settings_changes(options))
         except (ApiError, EngineError) as error:
             await socket.end(dialect.failed(error), close_code(error))
             return

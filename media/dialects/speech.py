@@ -1,108 +1,22 @@
-"""Together's text-to-speech socket on the wire (`/v1/audio/speech/websocket`), and the options it shares with REST."""
+"""Together's text-to-speech socket on the wire (`/v1/audio/speech/websocket`): its frames in both directions."""
 
 from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
-from media.dialects.frames import decode_frame, field_of
+from media.dialects.frames import decode_frame
+from media.dialects.speech_options import SpeechOptions, model_name, settings_changes
 from media.errors import ApiError, describe
 from streaming import speech_events
-from streaming.audio import PcmEncoding
-from streaming.encode import AudioFormat
 from streaming.speech_events import SpeechSettings
 
-SAMPLE_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)
-BIT_RATES = (32_000, 64_000, 96_000, 128_000, 192_000)
 DEFAULT_CONTEXT = "default"
-FORMATS: dict[str, AudioFormat] = {format.value: format for format in AudioFormat} | {"raw": AudioFormat.PCM}
-ENCODINGS = {
-    "pcm_s16le": PcmEncoding.S16LE,
-    "pcm_f32le": PcmEncoding.F32LE,
-    "pcm_mulaw": PcmEncoding.MULAW,
-    "pcm_alaw": PcmEncoding.ALAW,
-}
-
-
-class SpeechOptions(Struct, kw_only=True, omit_defaults=True):
-    """The part of a session that a client may choose, in the query or later in `tts_session.updated`."""
-
-    model: str | UnsetType = UNSET
-    model_id: str | UnsetType = UNSET
-    voice: str | UnsetType = UNSET
-    language: str | UnsetType = UNSET
-    speed: float | UnsetType = UNSET
-    response_format: str | UnsetType = UNSET
-    response_encoding: str | UnsetType = UNSET
-    sample_rate: int | UnsetType = UNSET
-    bit_rate: int | UnsetType = UNSET
-    max_partial_length: int | UnsetType = UNSET
-    alignment: Literal["none", "word"] | UnsetType = UNSET
-    segment: Literal["sentence", "immediate", "never"] | UnsetType = UNSET
-    pacing: Literal["realtime", "none"] | UnsetType = UNSET
-    extra_params: Any = UNSET
-
-
-def settings_changes(options: SpeechOptions) -> dict[str, object]:
-    """What the options change in `SpeechSettings`, checked.
-
-    Raises: ApiError 400 that names the field and the values it takes.
-    """
-    changes: dict[str, object] = {}
-    if options.voice is not UNSET:
-        # A '+' that was not percent-encoded in a query arrives as a space; no voice has one.
-        changes["voice"] = options.voice.strip().replace(" ", "+")
-    if options.language is not UNSET:
-        changes["language"] = options.language
-    if options.speed is not UNSET:
-        changes["speed"] = _within(options.speed, 0.25, 4.0, "speed")
-    if options.max_partial_length is not UNSET:
-        changes["max_partial_length"] = int(_within(options.max_partial_length, 1, 4096, "max_partial_length"))
-    if options.segment is not UNSET:
-        changes["segment"] = options.segment
-    if options.alignment is not UNSET:
-        changes["word_timestamps"] = options.alignment == "word"
-    if options.pacing is not UNSET:
-        changes["paced"] = options.pacing != "none"
-    return changes | _output_changes(options)
-
-
-def model_name(options: SpeechOptions) -> str | None:
-    """The model the options name; older documentation calls the parameter `model_id`."""
-    name = options.model_id if options.model is UNSET else options.model
-    return None if name is UNSET else name
-
-
-def _output_changes(options: SpeechOptions) -> dict[str, object]:
-    changes: dict[str, object] = {}
-    if options.response_format is not UNSET:
-        changes["format"] = _one_of(FORMATS, options.response_format, "response_format")
-    if options.response_encoding is not UNSET:
-        changes["encoding"] = _one_of(ENCODINGS, options.response_encoding, "response_encoding")
-    if options.sample_rate is not UNSET:
-        changes["sample_rate"] = _one_of({rate: rate for rate in SAMPLE_RATES}, options.sample_rate, "sample_rate")
-    if options.bit_rate is not UNSET:
-        changes["bit_rate"] = _one_of({rate: rate for rate in BIT_RATES}, options.bit_rate, "bit_rate")
-    return changes
-
-
-def _one_of(choices: Mapping[Any, Any], value: Any, field: str) -> Any:
-    if value not in choices:
-        message = f"{field} {value!r} is not supported: use one of {', '.join(map(str, choices))}"
-        raise ApiError(400, "invalid_value", message, param=field)
-    return choices[value]
-
-
-def _within(value: float, low: float, high: float, field: str) -> float:
-    if not low <= value <= high:
-        raise ApiError(400, "invalid_value", f"{field} must be between {low} and {high}", param=field)
-    return value
-
 
 # ---------------------------------------------------------------------- client frames
 
@@ -131,14 +45,6 @@ class SessionFrame(Struct, tag_field="type", tag="tts_session.updated"):
 
 ClientFrame: TypeAlias = AppendFrame | CommitFrame | ClearFrame | CancelFrame | SessionFrame
 _decoder = msgspec.json.Decoder(ClientFrame)
-
-
-def read_options(query: Mapping[str, str]) -> SpeechOptions:
-    """The options of a query string. Raises: ApiError 400 that names the field."""
-    try:
-        return msgspec.convert(dict(query), SpeechOptions, strict=False)
-    except msgspec.ValidationError as error:
-        raise ApiError(400, "invalid_value", str(error), param=field_of(error)) from error
 
 
 def read_frame(text: str, find_model: Callable[[str], str]) -> speech_events.ClientEvent:
@@ -247,4 +153,7 @@ def _session(settings: SpeechSettings) -> dict[str, Any]:
         "alignment": "word" if settings.word_timestamps else "none",
         "segment": settings.segment,
         "pacing": "realtime" if settings.paced else "none",
+        "instructions": settings.instructions,
+        "pronunciations": settings.pronunciations,
+        "extra_params": settings.extra_params,
     }

@@ -215,7 +215,9 @@ def test_voices_of_one_model(http: httpx.Client) -> None:
         ({"speed": 0.1}, "speed"),
         ({"speed": 9}, "speed"),
         ({"speed": "fast"}, "speed"),
-        ({"speed": None}, "speed"),
+        ({"input": None}, "input"),
+        ({"instructions": "x" * 4097}, "instructions"),
+        ({"pronunciations": {"": "x"}}, "pronunciations"),
         ({"input": ""}, "input"),
         ({"input": " \n\t"}, "input"),
         ({"input": ["Hello"]}, "input"),
@@ -249,6 +251,24 @@ def test_an_unknown_model(http: httpx.Client) -> None:
 def test_unknown_fields_are_ignored_as_vendors_add_them(http: httpx.Client) -> None:
     extras = {"instructions": "whisper", "extra_params": {"pronunciation_dict": []}, "brand_new": 1}
     assert http.post(SPEECH, json=HELLO | extras).status_code == 200
+
+
+def test_what_is_null_is_left_open(http: httpx.Client) -> None:
+    names = [
+        "model", "voice", "language", "speed", "response_format", "response_encoding", "sample_rate", "bit_rate",
+        "stream", "stream_format", "alignment", "segment", "instructions", "pronunciations", "extra_params",
+    ]  # fmt: skip
+    answer = http.post(SPEECH, json={"input": "Hello there."} | dict.fromkeys(names))
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "audio/mpeg"
+
+
+def test_a_word_may_be_said_otherwise(http: httpx.Client) -> None:
+    plain, respelt = (
+        len(http.post(SPEECH, json=HELLO | {"input": "SQL", "response_format": "pcm"} | more).content)
+        for more in ({}, {"pronunciations": {"SQL": "it is a language for questions"}})
+    )
+    assert respelt > 1.3 * plain
 
 
 @pytest.mark.parametrize("audio_format", list(AudioFormat))

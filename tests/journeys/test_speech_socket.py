@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from media.dialects.speech import SAMPLE_RATES
+from media.dialects.speech_options import SAMPLE_RATES
 from streaming.audio import PcmEncoding, decode_pcm
 from streaming.encode import AudioFormat
 from tests.journeys.recordings import seconds_of

@@ -10,15 +10,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from media.dialects.speech import (
-    failed,
-    model_name,
-    read_frame,
-    read_options,
-    server_frame,
-    session_created,
-    settings_changes,
-)
+from media.dialects.speech import failed, read_frame, server_frame, session_created
+from media.dialects.speech_options import model_name, read_options, settings_changes
 from media.errors import ApiError
 from models.errors import EngineFailed, UnknownModel, WeightsMissing
 from streaming import speech_events, synthesis
@@ -38,7 +31,7 @@ TYPES = [
 KEYS = [
     "text", "context_id", "session", "voice", "model", "model_id", "language", "speed", "response_format",
     "response_encoding", "sample_rate", "bit_rate", "max_partial_length", "alignment", "segment", "pacing",
-    "extra_params",
+    "extra_params", "pronunciations", "instructions",
 ]  # fmt: skip
 
 
@@ -79,9 +72,23 @@ def over_the_wire(frame: dict[str, Any]) -> dict[str, Any]:
         (
             {
                 "type": "tts_session.updated",
-                "session": {"voice": "af_heart", "language": "it", "extra_params": {"a": []}},
+                "session": {
+                    "voice": "af_heart",
+                    "language": "it",
+                    "speed": None,
+                    "extra_params": {"temperature": 0.6, "pronunciation_dict": ["SQL/sequel", "a/"]},
+                    "pronunciations": {"GIF": "jif"},
+                },
             },
-            speech_events.Configure({"voice": "af_heart", "language": "it"}, None),
+            speech_events.Configure(
+                {
+                    "voice": "af_heart",
+                    "language": "it",
+                    "extra_params": {"temperature": 0.6},
+                    "pronunciations": {"SQL": "sequel", "a": "", "GIF": "jif"},
+                },
+                None,
+            ),
         ),
         (
             {"type": "tts_session.updated", "session": {"speed": 2}, "context_id": "c1"},
@@ -112,7 +119,8 @@ def test_every_option_of_a_session() -> None:
         "alignment": "word",
         "segment": "never",
         "pacing": "none",
-        "extra_params": '{"pronunciation_dict":[]}',
+        "extra_params": '{"pronunciation_dict":["a/b"], "seed": 1}',
+        "instructions": "softly",
         "api_key": "k",
         "anything": "else",
     }
@@ -128,6 +136,9 @@ def test_every_option_of_a_session() -> None:
         max_partial_length=100,
         word_timestamps=True,
         paced=False,
+        instructions="softly",
+        pronunciations={"a": "b"},
+        extra_params={"seed": 1},
     )
     assert settings_changes(read_options({})) == {}
     assert model_name(read_options({"model": "new", "model_id": "old"})) == "new"
@@ -155,12 +166,30 @@ def test_every_format(name: str) -> None:
         ("alignment", "letter"),
         ("segment", "paragraph"),
         ("pacing", "slow"),
+        ("pronunciations", "SQL/sequel"),
+        ("pronunciations", '{"": "x"}'),
+        ("pronunciations", '{"x": "' + "y" * 201 + '"}'),
+        ("pronunciations", json.dumps({str(number): "x" for number in range(1001)})),
+        ("extra_params", "[]"),
+        ("extra_params", json.dumps({"prompt": "x" * 17_000})),
     ],
 )
 def test_a_wrong_option_is_named(name: str, value: str) -> None:
     with pytest.raises(ApiError) as caught:
         settings_changes(read_options({name: value}))
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_value", name)
+
+
+@pytest.mark.parametrize("entries", ["a/b", [1], ["no slash"]])
+def test_a_wrong_dictionary_is_told(entries: object) -> None:
+    session = {"extra_params": {"pronunciation_dict": entries}}
+    error = refusal({"type": "tts_session.updated", "session": session})
+    assert (error.code, error.param) == ("invalid_value", "extra_params.pronunciation_dict")
+
+
+def test_instructions_have_a_longest_length() -> None:
+    error = refusal({"type": "tts_session.updated", "session": {"instructions": "x" * 4097}})
+    assert (error.code, error.param) == ("string_above_max_length", "instructions")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +223,7 @@ def test_deep_nesting_is_refused_wherever_it_is() -> None:
     nest = "[" * DEEP + "]" * DEEP
     for frame in (
         '{"type":"input_text_buffer.append","text":"a","more":' + nest + "}",
-        '{"type":"tts_session.updated","session":{"extra_params":' + nest + "}}",
+        '{"type":"tts_session.updated","session":{"extra_params":{"a":' + nest + "}}}",
     ):
         assert refusal(frame).code == "invalid_json"
 

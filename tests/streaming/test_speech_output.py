@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from media.dialects.speech import BIT_RATES, SAMPLE_RATES
+from media.dialects.speech_options import BIT_RATES, SAMPLE_RATES
 from streaming.audio import PcmEncoding
 from streaming.decode import decode
 from streaming.encode import AudioFormat
@@ -75,7 +75,7 @@ def test_words_of_a_piece_wait_for_its_sound() -> None:
     assert output.words([TimedWord("go", 0.1, 0.4)]) == ()
     written(output, tone(0.5, 16_000), 16_000)
     (word,) = output.words([])
-    assert (word.start, word.end) == pytest.approx((0.0, 0.12), abs=0.001), "0.28 s of silence were cut away"
+    assert (word.start, word.end) == pytest.approx((0.0, 0.16), abs=0.001), "0.24 s of silence were cut away"
 
 
 def test_the_words_of_a_silent_piece_are_told_at_its_end() -> None:
