@@ -15,6 +15,7 @@ from media.dialects.vendor import Vendor
 from media.errors import ApiError
 from media.picture_sizes import named_size, shape, size_of_ratio
 from models.catalog import Card
+from models.errors import InvalidInput
 from models.image_rules import Size
 from models.interfaces import ImageRequest
 from models.lora_weights import LoraWeights
@@ -26,6 +27,9 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 EFFORT = {"low": 0.5, "draft": 0.5, "medium": 1.0, "standard": 1.0, "auto": 1.0, "high": 1.5, "hd": 1.5}
 """Shares of a model's usual steps that OpenAI's qualities stand for."""
 
+
+WIRE = {"image_paths": "image", "mask_path": "mask", "loras": "image_loras", "compression": "output_compression"}
+"""Engine field -> the wire's."""
 
 Metadata: TypeAlias = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
@@ -91,6 +95,11 @@ class EditBody(ImageOptions, kw_only=True):
     images: tuple[ImageSource, ...] = ()
     image: ImageSource | str = ""
     mask: ImageSource | None = None
+
+
+def on_the_wire(error: InvalidInput) -> InvalidInput:
+    """The same refusal, naming the client's field."""
+    return InvalidInput(error.message, field=WIRE.get(error.field or "", error.field), code=error.code)
 
 
 def engine_request(options: ImageOptions, card: Card, vendor: Vendor, loras: Path | None) -> ImageRequest:

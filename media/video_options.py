@@ -22,7 +22,9 @@ from models.video_rules import frames_of, settled, spread
 
 SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 WIRE = {
+    "frames": "num_frames",
     "frame_images": "media.frame_images",
+    "audio_path": "media.audio_inputs",
     "reference_paths": "media.reference_images",
     "loras": "image_loras",
     "guidance": "guidance_scale",
@@ -158,18 +160,17 @@ def video_job(
     try:
         return _video_job(options, card, loras, frames, references, start)
     except InvalidInput as error:
-        raise InvalidInput(error.message, field=_wire(error.field, options), code=error.code) from None
+        field = error.field
+        if field in ("width", "height") and options.size not in ("", "auto"):
+            field = "size"
+        elif field == "frame_images" and options.input_reference is not None:
+            field = "input_reference"
+        raise on_the_wire(InvalidInput(error.message, field=field, code=error.code)) from None
 
 
-def _wire(field: str | None, options: VideoOptions) -> str | None:
-    """What the client called a field of the engine's."""
-    if field in ("width", "height") and options.size not in ("", "auto"):
-        return "size"
-    if field == "frames":
-        return "num_frames"
-    if field == "frame_images" and options.input_reference is not None:
-        return "input_reference"
-    return WIRE.get(field or "", field)
+def on_the_wire(error: InvalidInput) -> InvalidInput:
+    """The same refusal, naming the client's field."""
+    return InvalidInput(error.message, field=WIRE.get(error.field or "", error.field), code=error.code)
 
 
 def _video_job(
@@ -238,12 +239,13 @@ def _seconds(options: VideoOptions) -> float | None:
 
 def _frame_count(options: VideoOptions, fps: int, card: Card) -> int:
     seconds = _seconds(options)
-    if seconds is not None and options.num_frames:
-        message = "seconds and num_frames say the same thing: send one of them"
+    if seconds is None:
+        return options.num_frames or card.default_frames
+    frames = frames_of(seconds, fps, card)
+    if options.num_frames not in (0, frames):
+        message = f"num_frames contradicts seconds, which are {frames} frames: send one of them"
         raise ApiError(400, "invalid_value", message, param="num_frames")
-    if seconds is not None:
-        return frames_of(seconds, fps, card)
-    return options.num_frames or card.default_frames
+    return frames
 
 
 def _size(options: VideoOptions, card: Card) -> Size:

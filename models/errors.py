@@ -10,7 +10,7 @@
     │   └── PoisonedRequest this very request already killed its worker twice
     └── Cancelled           somebody asked for the work to stop
 
-Errors cross the process line as (kind, message, field, code); `revive` turns them back into exceptions.
+Errors cross the process line as (kind, message, field, code, retry_after); `revive` turns them back into exceptions.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ KINDS: dict[str, type[EngineError]] = {
 }  # fmt: skip
 
 
-def revive(kind: str, message: str, field: str | None = None, code: str | None = None) -> EngineError:
+def revive(
+    kind: str, message: str, field: str | None = None, code: str | None = None, *, retry_after: float | None = None
+) -> EngineError:
     """Rebuild an error that came over the process line; an unknown kind becomes `EngineFailed`."""
-    return KINDS.get(kind, EngineFailed)(message, field=field, code=code)
+    error = KINDS.get(kind, EngineFailed)(message, field=field, code=code)
+    if isinstance(error, AtCapacity) and retry_after is not None:
+        error.retry_after = retry_after
+    return error

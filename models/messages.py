@@ -111,13 +111,14 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The run is over because of an error; `kind` is a class of models.errors."""
+    """The run is over because of an error; `kind` is a class of models.errors. `retry_after` is AtCapacity's."""
 
     id: int
     kind: str
     message: str
     field: str | None = None
     code: str | None = None
+    retry_after: float | None = None
 
 
 ToWorker: TypeAlias = Load | Run | Feed | FeedEnd | Credit | Cancel

@@ -118,8 +118,10 @@ class Run:
                 self.progress = Steps(done, total)
             case Done():
                 self.finish(Cancelled("The request was cancelled.") if self._cancelled else None)
-            case Failed(kind=kind, message=text, field=field, code=code):
-                self.finish(revive(kind, text, field, code))
+            case Failed():
+                self.finish(
+                    revive(message.kind, message.message, message.field, message.code, retry_after=message.retry_after)
+                )
 
     def finish(self, error: EngineError | None) -> None:
         """End the run; everybody waiting on it wakes up."""

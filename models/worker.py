@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeAlias, cast
 
 from models.catalog import Card
-from models.errors import Cancelled, EngineError, EngineFailed, OutOfMemory
+from models.errors import AtCapacity, Cancelled, EngineError, EngineFailed, OutOfMemory
 from models.filming import film
 from models.interfaces import (
     DiarizationRequest,
@@ -112,7 +112,8 @@ class Running:
         except BaseException as error:  # noqa: BLE001 - the server waits for an answer, even to SystemExit
             failure = as_engine_error(error, "The engine failed.")
             kind = type(failure).__name__
-            self._send(Failed(self.id, kind, failure.message, failure.field, failure.code))
+            again = failure.retry_after if isinstance(failure, AtCapacity) else None
+            self._send(Failed(self.id, kind, failure.message, failure.field, failure.code, again))
         else:
             self._send(Done(self.id))
 

@@ -18,7 +18,15 @@ from media.dialects.vendor import vendor_of
 from media.errors import ApiError
 from media.image_answers import ImageEvents, images_body
 from media.image_inputs import ImageInputs, check_sizes
-from media.image_options import EditBody, GenerationBody, ImageOptions, engine_request, read_fields, read_json
+from media.image_options import (
+    EditBody,
+    GenerationBody,
+    ImageOptions,
+    engine_request,
+    on_the_wire,
+    read_fields,
+    read_json,
+)
 from media.job_requests import accepted, finished, new_job, preferences_of, submit
 from media.jobs import store
 from media.jobs.images import ImageJob
@@ -31,8 +39,6 @@ from models.image_rules import settled
 
 STEP_PIXELS_PER_SECOND = 2_000_000.0
 """What a step is taken to cost, for tenants to get equal shares: only the proportions matter."""
-WIRE = {"image_paths": "image", "mask_path": "mask", "loras": "image_loras", "compression": "output_compression"}
-"""Engine field -> the wire's."""
 
 
 class ImageData(Struct, kw_only=True):
@@ -153,7 +159,7 @@ def _settle(
             return ImageJob(request=wanted)
         decided = settled(wanted, card, inputs.images[0].size if inputs.images else None)
     except InvalidInput as error:
-        raise InvalidInput(error.message, field=WIRE.get(error.field or "", error.field), code=error.code) from None
+        raise on_the_wire(error) from None
     return ImageJob(request=msgspec.structs.replace(decided, image_paths=(), mask_path=""))
 
 

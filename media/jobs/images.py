@@ -8,8 +8,10 @@ from typing import Any
 import anyio
 import msgspec
 
+from media.image_options import on_the_wire
 from media.jobs.desk import Desk, Outcome, Output
 from media.jobs.states import Job, Usage
+from models.errors import InvalidInput
 from models.interfaces import ImagePreview, ImageRequest, ImageResult
 from models.run import Steps
 
@@ -27,6 +29,13 @@ class ImageJob(msgspec.Struct, frozen=True, kw_only=True):
 
 async def make_images(job: Job, desk: Desk) -> Outcome:
     """Handler of jobs of kind `image`."""
+    try:
+        return await _make(job, desk)
+    except InvalidInput as error:
+        raise on_the_wire(error) from error
+
+
+async def _make(job: Job, desk: Desk) -> Outcome:
     wanted = msgspec.convert(job.request, ImageJob)
     card = desk.card()
     previews: dict[str, Any] = {}

@@ -12,8 +12,8 @@ import msgspec
 from media.jobs.desk import Desk, Outcome, Output
 from media.jobs.states import Job, Usage
 from media.local import LocalModels
-from media.video_options import Narration, VideoJob
-from models.errors import EngineFailed
+from media.video_options import Narration, VideoJob, on_the_wire
+from models.errors import EngineFailed, InvalidInput
 from models.interfaces import ImagePreview
 from models.run import Steps
 from models.video_interfaces import VideoRequest, VideoResult
@@ -29,6 +29,13 @@ SPEECH_RATE = 48_000
 
 async def make_video(job: Job, desk: Desk) -> Outcome:
     """Handler of jobs of kind `video`."""
+    try:
+        return await _make(job, desk)
+    except InvalidInput as error:
+        raise on_the_wire(error) from error
+
+
+async def _make(job: Job, desk: Desk) -> Outcome:
     wanted = msgspec.convert(job.request, VideoJob)
     card = desk.card()
     progress = _Progress(wanted.request, desk)

@@ -200,7 +200,7 @@ def test_events_tell_of_steps_frames_and_previews(server: ServerProcess, client:
         ({"seconds": "40"}, "invalid_value", "seconds"),
         ({"seconds": "soon"}, "invalid_value", "seconds"),
         ({"seconds": "0"}, "invalid_value", "seconds"),
-        ({"seconds": "1", "num_frames": 9}, "invalid_value", "num_frames"),
+        ({"seconds": "1", "num_frames": 13}, "invalid_value", "num_frames"),
         ({"num_frames": 6}, "invalid_value", "num_frames"),
         ({"fps": 61}, "invalid_value", "fps"),
         ({"size": "65x48"}, "invalid_value", "size"),

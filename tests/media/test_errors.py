@@ -66,6 +66,11 @@ def test_every_engine_error_is_in_the_table_and_crosses_the_process_line(kind: t
     assert type(revive(kind.__name__, "what happened")) is kind
 
 
+def test_when_to_come_back_crosses_the_process_line() -> None:
+    error = revive("AtCapacity", "full", retry_after=7.0)
+    assert error_response(error).headers["retry-after"] == "7"
+
+
 def test_every_other_error_is_in_the_table_or_never_reaches_a_client() -> None:
     known = {kind.__name__ for kind in TABLE} | set(INTERNAL)
     assert set(public_errors()) - known == set(), "give it a meaning in the table, or say why it needs none"
