@@ -162,12 +162,12 @@ async def test_sessions_and_an_upload_at_once_get_each_their_own(server: ServerP
             conversations[number] = socket.frames
 
     long = np.concatenate([with_pauses(samples) for samples in spoken] * 4)
-    text, *_ = await asyncio.gather(asyncio.to_thread(in_a_file, server, long), *map(converse, range(6)))
+    upload, *_ = await asyncio.gather(asyncio.to_thread(in_a_file, server, long), *map(converse, range(6)))
     assert len(conversations) == 6
     for number, received in conversations.items():
         assert of_kind(received, DELTA)
         assert of_kind(received, COMPLETED)[-1]["transcript"] == SENTENCES[number % len(spoken)]
-    assert word_error_rate([" ".join(SENTENCES * 4)], [text]) <= 0.05
+    assert word_error_rate([" ".join(SENTENCES * 4)], [str(upload)]) <= 0.05
 
 
 def lag_counts(server: ServerProcess) -> float:
