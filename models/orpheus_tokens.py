@@ -20,7 +20,9 @@ PROMPT = "<custom_token_3><|begin_of_text|>{voice}: {text}<|eot_id|><custom_toke
 END_OF_SPEECH = 2
 FIRST_CODE, CODES, PLACES = 10, 4096, 7
 FRAME_SAMPLES = 2048
-WINDOW_FRAMES = 4
+WINDOW_FRAMES, BEHIND = 4, 2
+AHEAD = 4
+"""How many times as much as a window keeps has been kept before, where it keeps more than a frame."""
 LEVELS = ((0,), (1, 4), (2, 3, 5, 6))
 """The places of a frame that hold the codes of each level, in order of time."""
 
@@ -106,18 +108,22 @@ class Window(NamedTuple):
     last: int
 
 
-def windows(heard: Iterable[Frame]) -> Iterator[Window]:
-    """One window of four frames for every frame after the third; every frame is kept once, and all of them are.
+def windows(heard: Iterable[Frame], most: int = 1) -> Iterator[Window]:
+    """Frames in windows of four, of which the third is heard when the fifth has come; every frame is kept once.
 
     A frame is decoded with one before it and two behind, except at the ends of an utterance, where there are none.
+    That is four times the work. With `most` above 1, windows keep more frames, up to so many, the more have been kept
+    before: somebody who already has as much again to hear does not notice.
     """
     recent: list[Frame] = []
-    first = 0
+    first = kept = 0
     for frame in heard:
         recent.append(frame)
-        if len(recent) == WINDOW_FRAMES:
-            yield Window(tuple(recent), first, 2)
-            del recent[0]
+        last = len(recent) - BEHIND
+        if last - first == (max(1, min(most, kept // AHEAD)) if kept else WINDOW_FRAMES - BEHIND):
+            yield Window(tuple(recent), first, last)
+            kept += last - first
+            del recent[: last - 1]
             first = 1
     if recent:  # the last three, of which the first was kept; or all there are
         yield Window(tuple(recent), first, len(recent))

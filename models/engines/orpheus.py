@@ -36,6 +36,7 @@ SAMPLE_RATE = 24_000
 SPEEDS = (0.25, 4.0)
 CODEC = "hubertsiuzdak/snac_24khz"
 CODEC_STRIDES = [4, 2, 1]
+CPU_FRAMES = 8
 DEVICE_BATCH = 32
 """Windows of several requests that a GPU decodes at once; a CPU gains nothing by that."""
 
@@ -49,7 +50,8 @@ class OrpheusOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     `weights` is a directory with another called `codec` in it, that.
 
     A text is spoken in parts of at most `part_characters`; of each, the model may write `tokens_per_character` and
-    `spare_tokens`, so that one that does not find its end is stopped.
+    `spare_tokens`, so that one that does not find its end is stopped. `most_frames` of the codec are decoded at once
+    when enough has been heard: 0 is 8 on a CPU, which could not keep up otherwise, and 1 on a GPU.
     """
 
     backend: Literal["transformers", "openai"] = "transformers"
@@ -70,12 +72,15 @@ class OrpheusOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     part_characters: int = 250
     tokens_per_character: float = 12.0
     spare_tokens: int = 336
+    most_frames: int = 0
 
     def __post_init__(self) -> None:
         if self.backend == "openai" and not self.base_url:
             raise ValueError("the backend 'openai' needs a base_url")
-        if min(self.part_characters, self.spare_tokens) < 1 or min(self.tokens_per_character, self.temperature) < 0:
-            raise ValueError("part_characters and spare_tokens must be above 0, the rates not below")
+        if min(self.part_characters, self.spare_tokens) < 1:
+            raise ValueError("part_characters and spare_tokens must be at least 1")
+        if min(self.tokens_per_character, self.temperature, self.most_frames) < 0:
+            raise ValueError("tokens_per_character, temperature and most_frames must not be below 0")
 
 
 class Tokens(Protocol):
@@ -106,6 +111,7 @@ class OrpheusSynthesizer:
         )
         self._tokens = tokens
         self._device = pick_device(options.device)
+        self._most_frames = options.most_frames or (CPU_FRAMES if self._device == "cpu" else 1)
         self._codec = _load_codec(codec).to(self._device).eval()
         self.lane = BatchLane[Window, Samples](
             self._decode, max_batch=1 if self._device == "cpu" else DEVICE_BATCH, capacity=4096, name="snac"
@@ -167,7 +173,7 @@ class OrpheusSynthesizer:
         """
         silent = True
         with contextlib.closing(self._written(prompt, most, check)) as tokens:
-            for window in windows(frames(tokens)):
+            for window in windows(frames(tokens), self._most_frames):
                 silent = False
                 samples = self._decoded(window, due, check)
                 due += len(samples) / SAMPLE_RATE / speed

@@ -70,12 +70,23 @@ def test_an_unfinished_frame_is_not_heard() -> None:
     assert list(frames(numbers(1, 2, 3))) == []
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 11])
-def test_every_frame_is_kept_once(count: int) -> None:
+@pytest.mark.parametrize("most", [1, 2, 8])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 11, 60])
+def test_every_frame_is_kept_once_among_its_neighbours(count: int, most: int) -> None:
     row = [frame(number) for number in range(count)]
-    shown = list(windows(iter(row)))
+    shown = list(windows(iter(row), most))
     assert [each for window in shown for each in window.frames[window.first : window.last]] == row
-    assert all(len(window.frames) == 4 for window in shown[:-1])
+    assert all(len(window.frames) - window.last == 2 for window in shown[:-1])
+    assert all(window.first == 1 for window in shown[1:])
+
+
+def test_windows_grow_with_what_has_been_kept() -> None:
+    shown = list(windows(map(frame, range(120)), 8))
+    sizes = [window.last - window.first for window in shown[:-1]]
+    assert sizes[:4] == [2, 1, 1, 1]
+    assert max(sizes) == 8
+    assert all(size == 1 or size <= sum(sizes[:index]) / 4 for index, size in enumerate(sizes) if index)
+    assert {window.last - window.first for window in list(windows(map(frame, range(120))))[1:-1]} == {1}
 
 
 def test_a_frame_is_kept_among_one_before_and_two_behind() -> None:

@@ -100,9 +100,10 @@ def test_options_reach_the_server(codec: Path, server: ScriptedServer, monkeypat
     engine._tokens.close()
 
 
-def test_every_frame_is_heard_once_decoded_among_its_neighbours(engine: Any) -> None:
+def test_every_frame_is_heard_once_decoded_among_its_neighbours(codec: Path, server: ScriptedServer) -> None:
     import torch
 
+    engine = load(card_of(codec, backend="openai", base_url=server.url, most_frames=1))
     audio, _ = speak(engine, SpeechRequest(TEXT, ""))
     prompt = engine._options.prompt.format(voice="tara", text=TEXT)
     row = list(frames(numbers_for(prompt)))
@@ -114,6 +115,20 @@ def test_every_frame_is_heard_once_decoded_among_its_neighbours(engine: Any) -> 
             window = engine._codec.decode(codes)[0, 0].numpy()
         expected = window[FRAME_SAMPLES : 2 * FRAME_SAMPLES]
         assert np.allclose(audio[index * FRAME_SAMPLES : (index + 1) * FRAME_SAMPLES], expected, atol=1e-6), index
+    engine._tokens.close()
+
+
+def test_more_frames_at_once_are_as_much_sound(codec: Path, server: ScriptedServer) -> None:
+    text = "This sentence has some forty characters. " * 6
+    lengths = []
+    for most in (1, 8):
+        engine = load(card_of(codec, backend="openai", base_url=server.url, most_frames=most))
+        before = engine.lane.items
+        audio, _ = speak(engine, SpeechRequest(text, ""))
+        lengths.append((len(audio), engine.lane.items - before))
+        engine._tokens.close()
+    assert lengths[0][0] == lengths[1][0]
+    assert lengths[0][1] > lengths[1][1]
 
 
 def test_the_first_sound_needs_four_frames(engine: Any) -> None:
