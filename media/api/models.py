@@ -54,6 +54,7 @@ class Model(Struct, kw_only=True):
     missing: str | None
     """What is to be done before this model can run here; null when it can."""
     image: ImageAbilities | None
+    video: VideoAbilities | None
 
 
 class ImageAbilities(Struct):
@@ -71,6 +72,27 @@ class ImageAbilities(Struct):
     max_loras: int
 
 
+class VideoAbilities(Struct):
+    """What a video model takes; frames are a multiple of `frame_multiple` and `frame_remainder` more."""
+
+    sizes: tuple[tuple[int, int], ...]
+    default_size: tuple[int, int]
+    size_multiple: int
+    frame_multiple: int
+    frame_remainder: int
+    min_frames: int
+    default_frames: int
+    max_frames: int
+    default_fps: int
+    default_steps: int
+    max_steps: int
+    generates: bool
+    frame_images: tuple[str, ...]
+    max_frame_images: int
+    max_reference_images: int
+    max_loras: int
+
+
 class ModelList(Struct):
     """OpenAI's list; Together's clients get the bare array of `data`."""
 
@@ -79,7 +101,13 @@ class ModelList(Struct):
 
 
 def _price(card: Card) -> float:
-    return card.price_per_million_characters or card.price_per_audio_minute or card.price_per_image or 0
+    return (
+        card.price_per_million_characters
+        or card.price_per_audio_minute
+        or card.price_per_image
+        or card.price_per_video_second
+        or 0
+    )
 
 
 def model_of(card: Card, missing: str | None) -> Model:
@@ -101,12 +129,13 @@ def model_of(card: Card, missing: str | None) -> Model:
         languages=card.languages,
         aliases=card.aliases,
         missing=missing,
-        image=_image(card) if card.task == "image" else None,
+        image=ImageAbilities(**_facts(card, ImageAbilities)) if card.task == "image" else None,
+        video=VideoAbilities(**_facts(card, VideoAbilities)) if card.task == "video" else None,
     )
 
 
-def _image(card: Card) -> ImageAbilities:
-    return ImageAbilities(**{name: getattr(card, name) for name in ImageAbilities.__struct_fields__})
+def _facts(card: Card, abilities: type[Struct]) -> dict[str, Any]:
+    return {name: getattr(card, name) for name in abilities.__struct_fields__}
 
 
 async def list_models(request: Request) -> Response:
