@@ -6,18 +6,22 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
+import anyio
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from media import calibration
 from media.local import load_catalog
 from media.pull import PullFailed, Weights, pull, weights_of
 from media.settings import load_settings
-from media.terminal import FAILED, INTERRUPTED, complain, console, download_bar, print_json
+from media.terminal import FAILED, INTERRUPTED, complain, console, download_bar, find_card, print_json
 from models.catalog import Card, Catalog, Task
 from models.errors import UnknownModel
+from streaming.voice_activity import SileroVoiceActivity
 
 models_app = typer.Typer(no_args_is_help=True, help="The models this machine knows.")
 
@@ -68,6 +72,48 @@ def pull_model(
     catalog.refresh()
     if card and (missing := catalog.missing(card)):
         complain(missing)
+
+
+@models_app.command("calibrate")
+def calibrate_model(
+    id: Annotated[str, typer.Argument(metavar="ID", help="a Whisper model's id or alias")],
+    recordings: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RECORDING]...",
+            exists=True,
+            dir_okay=False,
+            help="speech to measure by, with what is said in NAME.txt beside it; by default the embedded voice's",
+        ),
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="write the verdict into SONOREEL_MODELS_DIR")] = False,
+) -> None:
+    """Measure whether a model may hear short windows, which makes live hypotheses cheap and finals quick."""
+    settings = load_settings()
+    catalog = load_catalog(settings)
+    card = find_card(catalog, id, "transcription", "ID")
+    if not card.engine.endswith("whisper"):
+        raise typer.BadParameter(f"{card.id!r} is no Whisper model", param_hint="ID")
+    if save and not settings.models_dir:
+        raise typer.BadParameter("SONOREEL_MODELS_DIR names no folder to write to", param_hint="--save")
+    voice_activity = SileroVoiceActivity()
+    clips = [calibration.recorded(path, voice_activity) for path in recordings or ()]
+    verdict = anyio.run(_measure, catalog, card, clips, settings.memory_budget)
+    for line in calibration.described(verdict):
+        typer.echo(line)
+    if not verdict.understood:
+        raise typer.Exit(FAILED)
+    if save:
+        typer.echo(f"written to {calibration.save(Path(settings.models_dir), card, verdict.options)}")
+
+
+async def _measure(
+    catalog: Catalog, card: Card, clips: list[calibration.Clip], budget: int | None
+) -> calibration.Verdict:
+    clips = clips or await calibration.spoken(catalog)
+    full = await calibration.listen(card, clips, budget, encoder_context="full", short_finals=False)
+    auto = await calibration.listen(card, clips, budget, encoder_context="auto", short_finals=True)
+    return calibration.judge(clips, full, auto)
 
 
 @contextmanager
