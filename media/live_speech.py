@@ -51,9 +51,14 @@ class LiveSpeech(LiveTasks):
         find_card: Callable[[str], Card],
         metrics: Metrics,
         clock: Callable[[], float],
+        *,
+        remembers: bool = True,
     ) -> None:
+        """`remembers` is for a client that may cancel, and wants to know what was heard."""
         super().__init__()
-        self.session = SynthesisSession(settings, traits=lambda settings: voice_traits(find_card, settings))
+        self.session = SynthesisSession(
+            settings, traits=lambda settings: voice_traits(find_card, settings), remembers=remembers
+        )
         self._pool = pool
         self._find_card = find_card
         self._metrics = metrics
@@ -71,8 +76,8 @@ class LiveSpeech(LiveTasks):
         self.session.drain(self._clock())
         self._obey()
 
-    async def next_event(self) -> speech_events.ServerEvent | None:
-        """Wait for the next event that may leave; None when the session is drained."""
+    async def next_event(self, interrupted: Callable[[], bool] = lambda: False) -> ServerEvent | None:
+        """Wait for the next event that may leave; None when the session is drained, or `interrupted`."""
         while True:
             now = self._clock()
             event = self.session.next_event(now)
@@ -80,7 +85,7 @@ class LiveSpeech(LiveTasks):
             self._room.set()
             if event is not None:
                 return event
-            if self.session.drained:
+            if self.session.drained or interrupted():
                 return None
             deadline = self.session.deadline(now)
             await self.sleep(None if deadline is None else max(0.0, deadline - now))
@@ -142,18 +147,24 @@ def engine_voice(card: Card, voice: str) -> str:
 async def spoken(live: LiveSpeech, text: str) -> AsyncIterator[ServerEvent]:
     """Speak one whole text of any length; yields its audio and word times. Raises: what the engine failed with."""
     given = 0
+
+    def wants_more() -> bool:
+        return given < len(text) and live.session.wants_text(WHOLE, TEXT_AT_ONCE)
+
     while True:
-        while given < len(text) and live.session.wants_text(WHOLE, TEXT_AT_ONCE):
+        while wants_more():
             live.receive(Append(WHOLE, text[given : given + TEXT_AT_ONCE]))
             given += TEXT_AT_ONCE
             if given >= len(text):
                 live.receive(Commit(WHOLE))
-        match await live.next_event():
+        match await live.next_event(wants_more):
             case AudioDelta() | WordTimestamps() as event:
                 yield event
             case ItemFailed(error=error):
                 raise error
-            case ItemDone() | None:
+            case ItemDone():
+                return
+            case None if live.session.drained:
                 return
 
 

@@ -50,7 +50,7 @@ class LocalModels:
         """
         seconds = 0.0
         whole = settings.changed({"paced": False, "segment": "sentence"})
-        live = LiveSpeech(whole, self.pool, self.catalog.describe, Metrics(), self.clock)
+        live = LiveSpeech(whole, self.pool, self.catalog.describe, Metrics(), self.clock, remembers=False)
         try:
             async with live:
                 async for event in spoken(live, text):

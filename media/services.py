@@ -73,8 +73,15 @@ class Services:
         """The card a request names. Raises: UnknownModel, WeightsMissing."""
         return self.catalog.find(name, task).card
 
-    def live_speech(self, settings: SpeechSettings) -> LiveSpeech:
-        return LiveSpeech(settings, self.pool, lambda name: self.card(name, "speech"), self.metrics, self.clock)
+    def live_speech(self, settings: SpeechSettings, *, remembers: bool = True) -> LiveSpeech:
+        return LiveSpeech(
+            settings,
+            self.pool,
+            lambda name: self.card(name, "speech"),
+            self.metrics,
+            self.clock,
+            remembers=remembers,
+        )
 
     def live_listening(self, session: RecognitionSession, card: Card) -> LiveListening:
         assert self._voice_activity is not None, "the application is not running"  # noqa: S101 - a programming error

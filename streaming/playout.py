@@ -34,9 +34,13 @@ class _Mark:
 
 
 class Playout:
-    """The listener of one context. Offsets count every character ever appended to it."""
+    """The listener of one context. Offsets count every character ever appended to it.
 
-    def __init__(self) -> None:
+    With `remembers` false it only knows how much audio there is, for a context nobody will ask what was heard of.
+    """
+
+    def __init__(self, *, remembers: bool = True) -> None:
+        self._remembers = remembers
         self._runs: deque[tuple[int, str]] = deque()
         self._kept = 0
         self._total = 0
@@ -50,9 +54,10 @@ class Playout:
 
     def appended(self, text: str) -> None:
         """Text that is going to be spoken."""
-        self._runs.append((self._total, text))
+        if self._remembers:
+            self._runs.append((self._total, text))
+            self._kept += len(text)
         self._total += len(text)
-        self._kept += len(text)
 
     def drop(self, start: int, end: int | None = None) -> None:
         """Characters `start:end` will never be spoken and have been reported."""
@@ -70,11 +75,12 @@ class Playout:
 
     def word(self, end_char: int, item_id: str, seconds: float) -> None:
         """The word that ends at `end_char` begins `seconds` into the item."""
-        self._marks.append(_Mark(end_char, item_id, seconds))
+        if self._remembers:
+            self._marks.append(_Mark(end_char, item_id, seconds))
 
     def piece_end(self, end_char: int, item_id: str, seconds: float) -> None:
         """A piece of text that ends at `end_char` is over `seconds` into the item."""
-        self._marks.append(_Mark(end_char, item_id, seconds))
+        self.word(end_char, item_id, seconds)
 
     def sent(self, item_id: str, seconds: float, now: float) -> None:
         """So much more audio of an item has left."""

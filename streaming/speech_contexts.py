@@ -72,12 +72,12 @@ class Context:
     settings: SpeechSettings
     text: SpeechTextBuffer
     used: float
+    playout: Playout
     items: deque[Item] = field(default_factory=deque)  # only the last may be uncommitted
     speaking: Speaking | None = None
     held: deque[AudioDelta | WordTimestamps | ItemDone | ItemFailed] = field(default_factory=deque)
     held_seconds: float = 0.0
     held_bytes: int = 0
-    playout: Playout = field(default_factory=Playout)
     _early_tried: int = 0
 
     @property

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.pace import Pace
+from streaming.playout import Playout
 from streaming.speech_contexts import Context, Item, Speaking
 from streaming.speech_events import (
     Append,
@@ -65,11 +66,16 @@ class SynthesisSession:
         *,
         traits: Callable[[SpeechSettings], VoiceTraits] = _plain_voice,
         max_contexts: int = 100,
+        remembers: bool = True,
     ) -> None:
-        """`traits` tells of the voice that settings mean."""
+        """`traits` tells of the voice that settings mean.
+
+        A session that does not remember cannot tell what was heard of a context that is cancelled.
+        """
         self.settings = settings
         self._traits = traits
         self._max_contexts = max_contexts
+        self._remembers = remembers
         self._contexts: dict[str, Context] = {}
         self._speaking: dict[int, Context] = {}
         self._paces: dict[str, Pace] = {}
@@ -150,7 +156,8 @@ class SynthesisSession:
                 self._events.append(Refused(context_id, "too_many_contexts", message, "context_id"))
                 return None
             del self._contexts[min(idle, key=lambda context: (context.playout.ahead(now) > 0, context.used)).id]
-        context = Context(context_id, self.settings, _text_buffer(self.settings), now)
+        text = SpeechTextBuffer(self.settings.segment, self.settings.max_partial_length)
+        context = Context(context_id, self.settings, text, now, Playout(remembers=self._remembers))
         self._contexts[context_id] = context
         return context
 
@@ -352,7 +359,3 @@ class SynthesisSession:
                 context.hold(item, audio, seconds)
             context.held.append(ItemDone(context.id, item.id))
             context.items.popleft()
-
-
-def _text_buffer(settings: SpeechSettings) -> SpeechTextBuffer:
-    return SpeechTextBuffer(settings.segment, settings.max_partial_length)

@@ -87,7 +87,7 @@ async def speech(request: Request) -> Response:
     settings = settings.changed(settings_changes(body) | {"segment": "sentence"})
     if preferences.asynchronous:
         return await _queued(request, preferences, body, settings)
-    live = services.live_speech(settings)
+    live = services.live_speech(settings, remembers=False)
     if not events:
         whole = settings.output.format is AudioFormat.WAV and len(body.input) <= WHOLE_WAV_CHARS
         return SpeechAudio(live, body.input, settings, whole=whole)
