@@ -17,7 +17,7 @@ DEV := .venv/.dev-$(STATE)
 # Extras of the embedded engines.
 EMBEDDED := diffusion
 # Extras whose engines are tested on their real classes, with small models built in code.
-TESTED := whisper,diarization,voxtral,diffusion,postgres,s3
+TESTED := whisper,diarization,voxtral,diffusion,kokoro,orpheus,postgres,s3
 # Two makes at once: the second waits, then finds the work done. Systems without flock go unguarded.
 LOCKED := $(if $(shell command -v flock),flock .venv/.lock) sh -ec
 

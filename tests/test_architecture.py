@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("media", "models", "streaming")
 ENGINE_LIBRARIES = {
-    "accelerate", "ctranslate2", "diffusers", "espeakng_loader", "faster_whisper", "kokoro", "pocketsphinx",
-    "pyannote", "torch", "torchaudio", "transformers", "vllm",
+    "accelerate", "ctranslate2", "diffusers", "espeakng_loader", "faster_whisper", "kokoro", "misaki", "pocketsphinx",
+    "pyannote", "snac", "spacy", "torch", "torchaudio", "transformers", "vllm",
 }  # fmt: skip
 VIOLATIONS = {
     "media -> models -> streaming": ("streaming/transcript.py", "import models.errors"),
