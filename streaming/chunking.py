@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 from streaming.boundaries import next_cut
 from streaming.text import TextPiece
@@ -12,17 +13,26 @@ SHORT = 16
 """Characters below which a piece is not chosen by its length, but as the first piece of an answer is."""
 
 
-def take_piece(waiting: deque[TextPiece], *, fitting: int, most: int, alone: bool) -> TextPiece:
+def take_piece(
+    waiting: deque[TextPiece],
+    *,
+    fitting: int,
+    most: int,
+    alone: bool,
+    safe: Callable[[str, int], int] | None = None,
+) -> TextPiece:
     """Take the next piece off a queue that has one.
 
     `fitting` characters can be made in time, `most` may be made at once. Pieces of one paragraph that fit together are
     taken together, unless it has to be spoken `alone`; of one that does not fit a part is taken, up to a mark or a
-    word, as long as the parts after it.
+    word, as long as the parts after it. `safe` moves a cut out of what is read as one.
     """
     piece = waiting.popleft()
     limit = min(fitting, most)
     if (length := len(piece.text.lstrip())) > limit:
         cut = _cut(piece.text, length, limit, most)
+        if safe is not None and (better := len(piece.text[: safe(piece.text, cut)].rstrip())) > 0:
+            cut = better
         if cut < len(piece.text):
             waiting.appendleft(TextPiece(piece.text[cut:], piece.start + cut, piece.end))
         return TextPiece(piece.text[:cut], piece.start, piece.start + cut)

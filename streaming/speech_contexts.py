@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
 
 from streaming.chunking import SHORT, take_piece
 from streaming.joins import pause_between
@@ -12,7 +16,7 @@ from streaming.pace import Pace
 from streaming.playout import Playout
 from streaming.speech_events import AudioDelta, ItemDone, ItemFailed, SpeechSettings, WordTimestamps
 from streaming.speech_output import SpeechOutput, TimedWord
-from streaming.spoken_text import PieceText, VoiceTraits, piece_text
+from streaming.spoken_text import PieceText, VoiceTraits, WordSpan, piece_text, safe_cut
 from streaming.text import SpeechTextBuffer, TextPiece
 
 AHEAD_LIMIT = 10.0
@@ -66,7 +70,7 @@ class Speaking:
 
 @dataclass(slots=True)
 class Context:
-    """Everything of one context. `trim` and `say` move its text along, `hold` and `release` its audio."""
+    """Everything of one context: `ready` and `next_piece` move its text along, `take_audio` and `release` its audio."""
 
     id: str
     settings: SpeechSettings
@@ -112,6 +116,22 @@ class Context:
 
     # ------------------------------------------------------------------ text
 
+    def mind(self, traits: VoiceTraits) -> None:
+        """Cut text as the settings and their voice want it from now on."""
+        self.text.mode = self.settings.segment
+        self.text.max_partial_length = self.settings.max_partial_length
+        self.text.safe_cut = None if traits.normalizes else partial(safe_cut, language=traits.language)
+
+    def clear(self) -> str:
+        """Drop the text that no engine has been given, and return it."""
+        self.playout.drop(self.unspoken_from)
+        cleared = "".join(piece.text for item in self.items for piece in item.waiting) + self.text.clear()
+        for item in self.items:
+            item.waiting.clear()
+        if self.items and not self.items[-1].committed and not self.items[-1].begun:
+            self.items.pop().sound.close()
+        return cleared
+
     def ready(self, pace: Pace, now: float) -> list[TextPiece]:
         """Text that is ready to be spoken now, because it is complete or because it cannot be waited for any longer."""
         self.text.patient_until = self._needs_text_at(pace, now) if self.settings.paced else float("-inf")
@@ -145,6 +165,7 @@ class Context:
             fitting=pace.fitting(in_hand, speed),
             most=min(pace.most(speed), self.settings.max_partial_length, traits.max_characters),
             alone=in_hand < DRY,
+            safe=self.text.safe_cut,
         )
         item.sound.begin_piece(pause_between(item.said, piece.text) / speed if item.begun else 0.0)
         item.said, item.begun = piece.text, True
@@ -171,13 +192,70 @@ class Context:
         self.held_bytes += len(audio)
         item.unsent_seconds = 0.0
 
-    def tell_words(self, speaking: Speaking, timed: Iterable[TimedWord]) -> None:
+    def take_audio(
+        self,
+        speaking: Speaking,
+        samples: npt.NDArray[np.float32],
+        sample_rate: int,
+        words: Iterable[WordSpan],
+        now: float,
+    ) -> None:
+        """The next samples of the piece that is being spoken, and the words known with them."""
+        speaking.worked(now)
+        speaking.seconds += len(samples) / sample_rate
+        deltas = speaking.item.sound.write(samples, sample_rate)
+        self._tell(speaking, speaking.text.words(words))
+        for delta in deltas:
+            self.hold(speaking.item, *delta)
+        speaking.stalled = not self.has_room
+
+    def end_piece(self, speaking: Speaking, now: float) -> None:
+        """The piece that was being spoken is over."""
+        speaking.worked(now)
+        speaking.pace.learn(len(speaking.piece.text), speaking.seconds, speaking.work, speed=speaking.speed)
+        self._tell(speaking, speaking.text.finish())
+        self._time(speaking, speaking.item.sound.end_piece())
+        self.playout.piece_end(speaking.piece.end, speaking.item.id, speaking.item.sound.seconds)
+        self.speaking = None
+
+    def drop_piece(self, speaking: Speaking, error: Exception) -> None:
+        """The piece that was being spoken failed: what is left of its item is reported with the error."""
+        item = speaking.item
+        self.speaking = None
+        item.sound.end_piece()
+        pieces = [speaking.piece, *item.waiting]
+        item.waiting.clear()
+        self.playout.drop(speaking.piece.start, pieces[-1].end)
+        self.held.append(ItemFailed(self.id, item.id, error, "".join(piece.text for piece in pieces)))
+
+    def skip_piece(self, item: Item, piece: TextPiece) -> None:
+        """There is nothing to say in a piece that was taken off an item."""
+        item.sound.end_piece()
+        self.playout.piece_end(piece.end, item.id, item.sound.seconds)
+
+    def close_items(self) -> None:
+        """End the items of which everything has been said."""
+        while self.items:
+            item = self.items[0]
+            busy = self.speaking is not None and self.speaking.item is item
+            if busy or item.waiting or not item.committed:
+                return
+            for delta in item.sound.finish():
+                self.hold(item, *delta)
+            self.held.append(ItemDone(self.id, item.id))
+            self.items.popleft()
+
+    def _tell(self, speaking: Speaking, words: Iterable[tuple[int, TimedWord]]) -> None:
+        told = list(words)
+        speaking.ends += [end for end, _ in told]
+        self._time(speaking, speaking.item.sound.words(word for _, word in told))
+
+    def _time(self, speaking: Speaking, timed: tuple[TimedWord, ...]) -> None:
         """Words of the piece that is being spoken have got their times on the item's clock."""
-        words = tuple(timed)
-        for word in words:
+        for word in timed:
             self.playout.word(speaking.piece.start + speaking.ends.popleft(), speaking.item.id, word.start)
-        if words and self.settings.word_timestamps:
-            self.held.append(WordTimestamps(self.id, speaking.item.id, words))
+        if timed and self.settings.word_timestamps:
+            self.held.append(WordTimestamps(self.id, speaking.item.id, timed))
 
     def leaves_in(self, now: float) -> float:
         """Seconds until the first held event may leave; audio longer than the limit leaves when the listener is dry."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from streaming.normalization import normalize
+from streaming.boundaries import LOOK_AHEAD
+from streaming.normalization import normalize, safe_end
 from streaming.speech_output import TimedWord
 
 
@@ -96,3 +97,13 @@ def piece_text(written: str, traits: VoiceTraits, pronunciations: Mapping[str, s
     if traits.normalizes and not pronunciations:
         return PieceText(written)
     return PieceText(written, normalize(written, traits.language, dictionary=pronunciations))
+
+
+def safe_cut(text: str, cut: int, language: str) -> int:
+    """The last place up to `cut` where both parts of a text are read as they are in one: not within "$5 million"."""
+    known = text[: cut + LOOK_AHEAD]
+    safe = min(cut, safe_end(known, language))
+    for span in normalize(known, language).spans:
+        if not span.verbatim and span.start < safe < span.end:
+            safe = span.start
+    return safe

@@ -32,7 +32,6 @@ from streaming.speech_events import (
     Commit,
     Configure,
     ContextCancelled,
-    ItemDone,
     ItemFailed,
     Refused,
     ServerEvent,
@@ -43,7 +42,7 @@ from streaming.speech_events import (
     TextCleared,
     TextReceived,
 )
-from streaming.speech_output import SpeechOutput, TimedWord
+from streaming.speech_output import SpeechOutput
 from streaming.spoken_text import VoiceTraits, WordSpan
 from streaming.text import SpeechTextBuffer
 
@@ -159,6 +158,7 @@ class SynthesisSession:
         text = SpeechTextBuffer(self.settings.segment, self.settings.max_partial_length)
         context = Context(context_id, self.settings, text, now, Playout(remembers=self._remembers))
         self._contexts[context_id] = context
+        context.mind(self._traits(context.settings))
         return context
 
     def _commit(self, context: Context, now: float) -> None:
@@ -172,12 +172,7 @@ class SynthesisSession:
         if context is None:
             self._events.append(TextCleared(context_id, ""))
             return
-        context.playout.drop(context.unspoken_from)
-        cleared = "".join(piece.text for item in context.items for piece in item.waiting) + context.text.clear()
-        for item in context.items:
-            item.waiting.clear()
-        if context.items and not context.items[-1].committed and not context.items[-1].begun:
-            context.items.pop().sound.close()
+        cleared = context.clear()
         self._events.append(TextCleared(context_id, cleared))
 
     def _cancel(self, context_id: str, now: float) -> None:
@@ -208,8 +203,7 @@ class SynthesisSession:
             settings = self.settings = self.settings.changed(changes)
         for context in changed:
             context.settings = context.settings.changed(changes)
-            context.text.mode = context.settings.segment
-            context.text.max_partial_length = context.settings.max_partial_length
+            context.mind(self._traits(context.settings))
         self._events.append(SettingsChanged(event.context_id, settings))
 
     # ------------------------------------------------------------------ what the engine says
@@ -232,42 +226,22 @@ class SynthesisSession:
         context = self._speaking.get(ticket)
         if context is None or (speaking := context.speaking) is None:
             return
-        speaking.worked(now)
-        speaking.seconds += len(samples) / sample_rate
-        deltas = speaking.item.sound.write(samples, sample_rate)
-        self._tell(context, speaking, speaking.text.words(words))
-        for audio, seconds in deltas:
-            context.hold(speaking.item, audio, seconds)
-        speaking.stalled = not context.has_room
+        context.take_audio(speaking, samples, sample_rate, words, now)
         self._advance(now)
 
     def finished(self, ticket: int, now: float) -> None:
         """A piece has been spoken to its end."""
         context = self._speaking.pop(ticket, None)
-        if context is None or (speaking := context.speaking) is None:
-            return
-        speaking.worked(now)
-        speaking.pace.learn(len(speaking.piece.text), speaking.seconds, speaking.work, speed=speaking.speed)
-        self._tell(context, speaking, speaking.text.finish())
-        context.tell_words(speaking, speaking.item.sound.end_piece())
-        context.playout.piece_end(speaking.piece.end, speaking.item.id, speaking.item.sound.seconds)
-        context.speaking = None
-        self._advance(now)
+        if context is not None and (speaking := context.speaking) is not None:
+            context.end_piece(speaking, now)
+            self._advance(now)
 
     def failed(self, ticket: int, error: Exception, now: float) -> None:
         """The engine gave up on a piece; the rest of its item is dropped and reported with the error."""
         context = self._speaking.pop(ticket, None)
-        if context is None or (speaking := context.speaking) is None:
-            return
-        item = speaking.item
-        context.speaking = None
-        item.sound.end_piece()
-        pieces = [speaking.piece, *item.waiting]
-        item.waiting.clear()
-        context.playout.drop(speaking.piece.start, pieces[-1].end)
-        remaining = "".join(piece.text for piece in pieces)
-        context.held.append(ItemFailed(context.id, item.id, error, remaining))
-        self._advance(now)
+        if context is not None and (speaking := context.speaking) is not None:
+            context.drop_piece(speaking, error)
+            self._advance(now)
 
     def wants_audio(self, ticket: int) -> bool:
         """Whether the driver should take more audio of this piece from the engine just now."""
@@ -316,7 +290,7 @@ class SynthesisSession:
             self._cut(context, now)
             while context.speaking is None and self._speak(context, now):
                 pass
-            self._close_items(context)
+            context.close_items()
 
     def _cut(self, context: Context, now: float) -> None:
         """Move text that is ready to be spoken into the open item, opening one if need be."""
@@ -335,27 +309,10 @@ class SynthesisSession:
         in_hand, first = context.in_hand(now), not item.begun
         piece, text = context.next_piece(item, pace, self._traits(context.settings), now)
         if not text.spoken.strip():  # marks and markup only
-            item.sound.end_piece()
-            context.playout.piece_end(piece.end, item.id, item.sound.seconds)
+            context.skip_piece(item, piece)
             return True
         ticket = next(self._tickets)
         context.speaking = Speaking(ticket, item, piece, text, pace, context.settings.speed, now, now)
         self._speaking[ticket] = context
         self._commands.append(Speak(ticket, text.spoken, context.settings, in_hand, first))
         return True
-
-    def _tell(self, context: Context, speaking: Speaking, words: Iterable[tuple[int, TimedWord]]) -> None:
-        told = list(words)
-        speaking.ends += [end for end, _ in told]
-        context.tell_words(speaking, speaking.item.sound.words(word for _, word in told))
-
-    def _close_items(self, context: Context) -> None:
-        while context.items:
-            item = context.items[0]
-            busy = context.speaking is not None and context.speaking.item is item
-            if busy or item.waiting or not item.committed:
-                return
-            for audio, seconds in item.sound.finish():
-                context.hold(item, audio, seconds)
-            context.held.append(ItemDone(context.id, item.id))
-            context.items.popleft()

@@ -7,10 +7,11 @@ tokens; only an idle flush, which follows from silence on the wire, does.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from streaming.boundaries import idle_cut, next_cut
+from streaming.boundaries import CLOSERS, TERMINATORS, idle_cut, next_cut
 
 SegmentMode: TypeAlias = Literal["sentence", "immediate", "never"]
 
@@ -52,6 +53,8 @@ class SpeechTextBuffer:
         self._fresh = True  # the next piece is the first of an utterance
         self.patient_until = float("-inf")
         """No idle flush before this moment: who listens has something to listen to."""
+        self.safe_cut: Callable[[str, int], int] | None = None
+        """Given a text and a place in it, the last place up to there that is not within what is read as one, if any."""
         self._touched = 0.0
         self._idle_end = 0
         self._seen: tuple[object, ...] = ()
@@ -97,9 +100,12 @@ class SpeechTextBuffer:
         if self._state() != self._seen:
             self._cut_ready(pieces)
         if self._idle_end > self._taken and now >= self._idle_from:
-            self._cut(pieces, self._idle_end, final=True)
-            self._fresh = True  # the listener has likely run dry: begin early once more
-            self._settle()
+            if (end := self._safe(self.pending, self._idle_end - self._taken)) > 0:
+                self._cut(pieces, self._taken + end, final=True)
+                self._fresh = True  # the listener has likely run dry: begin early once more
+                self._settle()
+            else:
+                self._idle_end = self._taken  # until more has come
         return pieces
 
     def deadline(self, now: float) -> float | None:
@@ -118,7 +124,7 @@ class SpeechTextBuffer:
         cut = next_cut(text, 0, len(text), max_length=limit)
         if cut is None or idle_cut(text, 0, cut + 1) != cut:
             cut = idle_cut(text, 0, min(len(text), limit + 1))
-        if cut <= 0:
+        if (cut := self._safe(text, cut)) <= 0:
             return None
         self._skip(base + cut)
         self._settle()
@@ -151,10 +157,19 @@ class SpeechTextBuffer:
             cut = next_cut(text, start, end - base, max_length=self.max_partial_length, first=first, final=final)
             if cut is None:
                 break
+            if first and not final and (cut := start + self._safe(text[start:], cut - start)) <= start:
+                break
             pieces.append(TextPiece(text[start:cut], base + start, base + cut))
             self._fresh = False
             start = cut
         self._skip(base + start)
+
+    def _safe(self, text: str, cut: int) -> int:
+        """`cut`, or a place before it where what stands before and behind is read as it would be in one; else 0."""
+        if self.safe_cut is None or cut <= 0 or text[:cut].rstrip(CLOSERS)[-1:] in TERMINATORS:
+            return cut
+        safe = len(text[: self.safe_cut(text, cut)].rstrip())
+        return safe if any(map(str.isalnum, text[:safe])) else 0
 
     def _skip(self, offset: int) -> None:
         if offset > self._taken:

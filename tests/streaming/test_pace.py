@@ -113,3 +113,16 @@ def test_whatever_is_in_hand_every_character_is_taken_once_in_order(
     assert not queue
     assert all(piece.text == CHAPTER[piece.start : piece.end] for piece in pieces)
     assert all(before.end == after.start for before, after in pairwise(pieces))
+
+
+def test_a_piece_is_not_cut_within_what_is_read_as_one() -> None:
+    text = "The new bridge will cost about five million pounds by the end."
+    cut = take_piece(waiting(text), fitting=38, most=200, alone=False)
+    assert cut.text == "The new bridge will cost about five"
+    million = text.index("five"), text.index(" pounds")
+    queue = waiting(text)
+    safe = take_piece(
+        queue, fitting=38, most=200, alone=False, safe=lambda _, at: million[0] if million[0] < at < million[1] else at
+    )
+    assert safe.text == "The new bridge will cost about"
+    assert queue[0].text == " five million pounds by the end."

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -299,3 +300,57 @@ def test_silence_never_splits_a_word_or_a_number(tokens: list[tuple[str, float]]
         if before.isascii() and behind.isascii():
             assert not (before.isalnum() and behind.isalnum())
             assert not (before in ".," and behind.isdigit() and text[piece.end - 2].isdigit())
+
+
+def whole_sums(text: str, cut: int) -> int:
+    """Not within "$5 million dollars"."""
+    for found in re.finditer(r"\$\d+ \w*( \w*)?", text):
+        if found.start() < cut < found.end():
+            return found.start()
+    return cut
+
+
+def test_a_first_piece_does_not_end_within_what_is_read_as_one() -> None:
+    buffer = SpeechTextBuffer()
+    reply = "We were given a prize of about $5 million dollars"
+    assert speak(buffer, reply) == ["We were given a prize of about $5 million"]
+    buffer = SpeechTextBuffer()
+    buffer.safe_cut = whole_sums
+    assert speak(buffer, reply) == ["We were given a prize of about"]
+
+
+def test_nor_does_a_piece_that_is_flushed_because_nothing_comes() -> None:
+    buffer = SpeechTextBuffer()
+    buffer.safe_cut = whole_sums
+    assert speak(buffer, "It costs $5 mill") == []
+    deadline = buffer.deadline(0.0)
+    assert deadline is not None
+    assert texts(buffer.take(deadline)) == ["It costs"]
+    buffer.append("ion dollars and", 1.0)
+    assert texts(buffer.take(2.0)) == [" $5 million dollars"]
+
+
+def test_a_flush_that_would_be_within_it_waits_for_more() -> None:
+    buffer = SpeechTextBuffer()
+    buffer.safe_cut = lambda text, cut: 0
+    buffer.append("five million and", 0.0)
+    assert buffer.take(1.0) == []
+    assert buffer.deadline(1.0) is None
+    buffer.flush()
+    assert texts(buffer.take(1.0)) == ["five million and"]
+
+
+def test_words_of_a_sentence_that_cannot_be_waited_for() -> None:
+    buffer = SpeechTextBuffer()
+    assert buffer.take_early(30) is None
+    assert speak(buffer, "One two. The boats lay still, and nobody said any") == ["One two."]
+    assert buffer.take_early(30) == TextPiece(" The boats lay still,", 8, 29)
+    assert buffer.take_early(16) == TextPiece(" and nobody said", 29, 45)
+    assert buffer.pending == " any"
+
+
+def test_no_word_is_cut_because_nobody_can_wait() -> None:
+    buffer = SpeechTextBuffer()
+    speak(buffer, "One two. Antidisestablishmentarianism")
+    assert buffer.take_early(10) is None
+    assert SpeechTextBuffer("never").take_early(10) is None
