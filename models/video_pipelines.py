@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.diffusion_pipelines import import_diffusers, release_memory, skipping
+from models.errors import InvalidInput
 from models.image_files import Picture
 from models.torch_runtime import import_torch
 
@@ -184,10 +185,15 @@ def _precision(directory: Path, dtype: Any) -> dict[str, Any]:
 
 
 def picture_arguments(pipe: Any, pictures: Mapping[int, Picture], frames: int) -> dict[str, Any]:
-    """Arguments of a pipeline's call for frames that are given, in the clip's size, by their number."""
+    """Arguments of a pipeline's call for frames that are given, in the clip's size, by their number.
+
+    Raises: InvalidInput for a first frame alone where the network looks at two.
+    """
     if not pictures:
         return {}
     if type(pipe).__name__ == "LTXConditionPipeline":
         condition = importlib.import_module(type(pipe).__module__).LTXVideoCondition
         return {"conditions": [condition(image=pictures[place], frame_index=place) for place in sorted(pictures)]}
+    if len(pictures) == 1 and getattr(pipe.transformer.config, "pos_embed_seq_len", None):
+        raise InvalidInput("This model needs a picture of its last frame, too.", field="frame_images")
     return {"image": pictures[0], "last_image": pictures.get(frames - 1) if frames > 1 else None}

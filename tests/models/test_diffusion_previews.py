@@ -53,6 +53,9 @@ def test_no_preview_of_a_finished_image_and_none_when_none_is_wanted(clock: Fake
         ("EulerDiscreteScheduler", VARIANCES, False),
         ("DPMSolverMultistepScheduler", VARIANCES, False),
         ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, True),
+        ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}, True),
+        ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True}, True),
+        ("CogVideoXDDIMScheduler", VARIANCES | {"prediction_type": "epsilon"}, False),
     ],
 )
 def test_the_image_a_step_is_heading_for(name: str, fields: dict[str, Any], flows: bool) -> None:
@@ -69,6 +72,8 @@ def test_the_image_a_step_is_heading_for(name: str, fields: dict[str, Any], flow
     before = None
     for step, timestep in enumerate(scheduler.timesteps):
         predicted = noise - image if flows else noise
+        if scheduler.config.get("invert_sigmas"):
+            predicted = -predicted
         after = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
         guess = denoised(scheduler, timestep, latents if step else None, after)
         errors.append(float((guess - image).abs().max()))
@@ -137,6 +142,29 @@ class AutoencoderKLQwenImage(AutoencoderKL):
         return SimpleNamespace(sample=super().decode(latents[:, :, 0]).sample[:, :, None])
 
 
+class AutoencoderKLWan(AutoencoderKLQwenImage):
+    pass
+
+
+class AutoencoderKLHunyuanVideo(AutoencoderKLQwenImage):
+    config = SimpleNamespace(scaling_factor=0.5)
+
+
+class AutoencoderKLLTXVideo(AutoencoderKLQwenImage):
+    """One that decodes at a time of its own."""
+
+    config = SimpleNamespace(scaling_factor=2.0, timestep_conditioning=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch = import_torch()
+        self.latents_mean, self.latents_std = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([2.0, 1.0, 2.0, 1.0])
+
+    def decode(self, latents: Any, timestep: Any = None) -> Any:
+        assert timestep.shape == (len(latents),)
+        return super().decode(latents)
+
+
 class UnheardOfAutoencoder(AutoencoderKL):
     pass
 
@@ -144,7 +172,14 @@ class UnheardOfAutoencoder(AutoencoderKL):
 @needs_diffusers
 @pytest.mark.parametrize(
     ("kind", "packing"),
-    [(AutoencoderKL, ""), (AutoencoderKL, "FluxPipeline"), (AutoencoderKLQwenImage, "QwenImagePipeline")],
+    [
+        (AutoencoderKL, ""),
+        (AutoencoderKL, "FluxPipeline"),
+        (AutoencoderKLQwenImage, "QwenImagePipeline"),
+        (AutoencoderKLWan, ""),
+        (AutoencoderKLHunyuanVideo, ""),
+        (AutoencoderKLLTXVideo, ""),
+    ],
 )
 def test_colours_are_those_of_a_decoder_that_is_linear(kind: type[AutoencoderKL], packing: str) -> None:
     torch, diffusers, _ = diffusion_modules()

@@ -152,8 +152,10 @@ def _ltx_newer(diffusers: Any, transformers: Any) -> Any:
 
 
 def _ltx_condition(diffusers: Any, transformers: Any) -> Any:
-    """A decoder that does not look ahead, so that a first frame alone decides what it looks like."""
+    """An encoder that is sure of itself, and a decoder that does not look ahead: the first frame is what was given."""
     components = _ltx_components(diffusers, transformers, decoder_causal=True)
+    last = components["vae"].encoder.conv_out.conv
+    last.weight.data[-1], last.bias.data[-1] = 0.0, -20.0  # the logarithm of the latents' variance
     return diffusers.LTXConditionPipeline(**components | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()})
 
 
