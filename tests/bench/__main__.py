@@ -26,6 +26,7 @@ from tests.bench import (
     long_recordings,
     loop_lag,
     process_line,
+    speaking,
     stalled_client,
     uploads,
     whisper,
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "process_line": process_line.measure,
     "loop_lag": loop_lag.measure,
     "finals": finals.measure,
+    "speaking": speaking.measure,
     "encoding": encoding.measure,
     "stalled_client": stalled_client.measure,
     "frames": frames.measure,
@@ -52,7 +54,14 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "whisper": whisper.measure,
     "long_recordings": long_recordings.measure,
 }
-LONGEST = {"images": 300.0, "filming": 900.0, "diarization": 600.0, "whisper": 900.0, "long_recordings": 900.0}
+LONGEST = {
+    "speaking": 300.0,
+    "images": 300.0,
+    "filming": 900.0,
+    "diarization": 600.0,
+    "whisper": 900.0,
+    "long_recordings": 900.0,
+}
 """Seconds after which a measurement is given up, where that is not `PATIENCE`."""
 PATIENCE = 90.0
 WIDTH = 160

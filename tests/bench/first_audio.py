@@ -34,10 +34,10 @@ async def measure(bench: Bench) -> Figure:
         httpx.AsyncClient(base_url=bench.server.url, trust_env=False) as http,
     ):
         layers: dict[str, Callable[[], Awaitable[float]]] = {
-            "engine": _engine(),
+            "engine": engine_first_chunk(TEXT),
             "worker process": lambda: _pool(pool),
-            "socket at the engine's rate": lambda: _socket(native),
-            "socket at 24 kHz": lambda: _socket(paced),
+            "socket at the engine's rate": lambda: socket_first_audio(native, TEXT),
+            "socket at 24 kHz": lambda: socket_first_audio(paced, TEXT),
             "POST /v1/audio/speech, pcm": lambda: _rest(http, "pcm"),
             "POST /v1/audio/speech, mp3": lambda: _rest(http, "mp3"),
         }
@@ -61,12 +61,13 @@ async def _in_turns(layers: dict[str, Callable[[], Awaitable[float]]], rounds: i
     return readings
 
 
-def _engine() -> Callable[[], Awaitable[float]]:
+def engine_first_chunk(text: str) -> Callable[[], Awaitable[float]]:
+    """Seconds to the first chunk of the embedded engine in this process."""
     engine = load(SPEECH_CARD)
 
     async def first_chunk() -> float:
         began = time.perf_counter()
-        chunks = engine.synthesize(SpeechRequest(TEXT, VOICE), lambda done, total: None)
+        chunks = engine.synthesize(SpeechRequest(text, VOICE), lambda done, total: None)
         while not len(next(chunks).samples):
             pass
         seconds = time.perf_counter() - began
@@ -83,9 +84,10 @@ async def _pool(pool: Pool) -> float:
         return time.perf_counter() - began
 
 
-async def _socket(client: SpeechClient) -> float:
+async def socket_first_audio(client: SpeechClient, text: str) -> float:
+    """Seconds from sending a text to its first audio; the rest is cancelled."""
     began = time.perf_counter()
-    context = await client.speak(TEXT)
+    context = await client.speak(text)
     seconds = await client.until(DELTA) - began
     await client.cancel(context)
     await client.until(CANCELLED)

@@ -13,6 +13,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 DELTA = "conversation.item.audio_output.delta"
+DONE = "conversation.item.audio_output.done"
 CANCELLED = "context.cancelled"
 
 
