@@ -19,6 +19,8 @@ _UNSPECIFIED_SPACE = 2
 """AVCOL_SPC_UNSPECIFIED."""
 _FASTEST = 240
 """Frames a second; what claims more has a clock, and no rate."""
+_MOST_PIXELS = 36_000_000
+"""Of a frame: 8K."""
 _NAMES: dict[Container, str] = {"mp4": "mp4", "webm": "webm"}
 """Container -> what is among the names of libav's demuxer for it."""
 _TRACKS: dict[Container, tuple[str, ...]] = {"mp4": ("aac", "mp3"), "webm": ("opus", "vorbis")}
@@ -53,6 +55,8 @@ def clip_facts(path: Path) -> ClipFacts:
             raise FilmError("The clip does not tell how many frames a second it has.")
         audio = file.streams.audio[0].codec_context if file.streams.audio else None
         context = stream.codec_context
+        if min(context.width, context.height) < 2 or context.width * context.height > _MOST_PIXELS:
+            raise FilmError(f"The clip says it has {context.width}x{context.height} pixels.")
         frames = sum(1 for packet in file.demux(stream) if packet.size)
         if frames < len(stream.index_entries):  # all of them in MP4; in others keyframes, if any
             raise FilmError(f"The clip is broken off after {frames} of {len(stream.index_entries)} frames.")

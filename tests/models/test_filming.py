@@ -388,7 +388,7 @@ def test_a_file_of_odd_size_loses_a_pixel_where_its_codec_had_it(request_for: Bu
     assert seen(encoded.path).size == (80, 64)
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "head", "half", "sound", "gone"])
+@pytest.mark.parametrize("damage", ["empty", "text", "head", "half", "size", "sound", "gone"])
 def test_a_file_that_cannot_be_decoded_is_the_engines_failure(request_for: Build, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "far"
     match damage:
@@ -402,6 +402,14 @@ def test_a_file_that_cannot_be_decoded_is_the_engines_failure(request_for: Build
         case "half":
             clip(path)
             path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+        case "size":
+            clip(path, container="webm", codec="vp9")
+            content = bytearray(path.read_bytes())
+            sizes = content.index(b"\xb0\x81\x50\xba\x81\x40")  # Matroska's width of 80 and height of 64
+            content[sizes + 2] = content[sizes + 5] = 0
+            first = content.index(b"\xa3", content.index(b"\x1f\x43\xb6\x75"))  # a block of its first cluster
+            content[first + 8 : first + 20] = b"\xff" * 12  # or else the size is read out of the frame
+            path.write_bytes(content)
         case "sound":
             sound_file(path, 1)
     error = refused(Scripted(VideoFile(path)), request_for(), EngineFailed)
