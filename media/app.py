@@ -50,6 +50,7 @@ from media.voice_activity import VoiceActivityLane
 from models.catalog import AUTO, Catalog, Task
 from models.errors import EngineError
 from models.pool import Pool
+from streaming.smart_turn import SmartTurn
 from streaming.voice_activity import SileroVoiceActivity
 
 logger = logging.getLogger("sonoreel")
@@ -77,6 +78,8 @@ def create_app(settings: Settings, catalog: Catalog | None = None) -> Starlette:
         services.spools = await anyio.to_thread.run_sync(prepare_spools, settings.data_dir)
         me = await anyio.to_thread.run_sync(identity.runner, DEFAULT_POOL, settings.job_slots)
         lane = VoiceActivityLane(await anyio.to_thread.run_sync(_prepare))
+        if settings.end_of_turn_model:
+            services.judge = await anyio.to_thread.run_sync(SmartTurn, Path(settings.end_of_turn_model))
         pool = Pool(services.catalog, memory_budget_mb=memory_budget)
         async with (
             open_database(settings.database_url, settings.database_listen_url, settings.data_dir) as database,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 import anyio
@@ -130,6 +131,11 @@ class LiveListening(LiveTasks):
             self._tasks.start_soon(self._speakers.warm)
         self.session.configure(settings)
         self.obey()
+
+    async def introduce(self, clips: Mapping[str, Path]) -> None:
+        """Know these people by their names, each from a clip. Raises: EngineError."""
+        if self._speakers is not None:
+            await self._speakers.introduce(clips)
 
     def drain(self) -> None:
         """Commit what is open and end: `next_event` returns None once every final has left."""

@@ -63,16 +63,20 @@ class SessionSpeakers:
         try:
             with anyio.move_on_after(PATIENCE):
                 result = await self._encode(VoicesRequest(samples=stretch.samples))
-                return await anyio.to_thread.run_sync(self._hear, stretch.start, result)
+                return await anyio.to_thread.run_sync(self._hear, stretch, result)
             logger.warning("who speaks was not known after %g seconds", PATIENCE)
         except EngineError as error:
             self._metrics.engine_error(self._card.id, error)
         return (), ()
 
-    def _hear(self, start: float, result: VoicesResult) -> Answer:
+    def _hear(self, stretch: WhoSpeaks, result: VoicesResult) -> Answer:
         vectors = np.asarray(result.vectors, np.float32).reshape(len(result.clear), -1)
-        edges = [start + edge for edge in result.edges]
-        windows = [Window(*each) for each in zip(edges, edges[1:], vectors, result.clear, strict=False)]
+        edges = [stretch.start + max(edge, stretch.lead) for edge in result.edges]
+        windows = [
+            Window(start, end, vector, clear)
+            for start, end, vector, clear in zip(edges, edges[1:], vectors, result.clear, strict=False)
+            if end > start
+        ]
         turns, corrections = self._voices.hear(windows)
         return turns, tuple(SpeakerRelabelled(each.old, each.new, each.start, each.end) for each in corrections)
 

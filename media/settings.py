@@ -70,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(gt=0, description="a /v1/realtime session without audio for this long ends with idle_timeout"),
     ] = 300.0
+    end_of_turn_model: Annotated[
+        str, Meta(description="smart-turn v3 as an .onnx file, to judge ends of turns; by default words and melody do")
+    ] = ""
     drain_seconds: Annotated[
         float, Meta(ge=0, description="on SIGTERM, how long open work may take before it is cancelled")
     ] = 25.0

@@ -47,7 +47,7 @@ KNOWN_SIMILARITY = 0.84
 """Cosine from which on a voice is one that was introduced."""
 ONE_VOICE = 0.93
 """Cosine from which on two voices that were told apart are one."""
-NEW_VOICE = VoiceEvidence(settled=0.83, alternating=0.83)
+NEW_VOICE = VoiceEvidence(settled=0.83, alternating=0.83, visit=4)
 """Told apart on as little as a recording's voices, one would come and go: nobody can look at all that will be said."""
 SHORTEST_CORRECTION = 3
 """Windows in a row that are given to somebody else afterwards; fewer are not worth an event."""

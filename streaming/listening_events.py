@@ -74,11 +74,14 @@ class JudgeTurn:
 
 @dataclass(frozen=True, slots=True)
 class WhoSpeaks:
-    """A stretch of speech that begins `start` seconds into the session: who speaks in it?"""
+    """Who speaks in `samples`, from `start` seconds of the session on? The first `lead` seconds were asked about before
+    and are only there to be listened to.
+    """
 
     ticket: int
     start: float
     samples: npt.NDArray[np.float32]
+    lead: float = 0.0
 
 
 Command: TypeAlias = Listen | Hear | Conclude | Abandon | JudgeTurn | WhoSpeaks

@@ -331,8 +331,8 @@ class RecognitionSession:
             self._items.speakers = self._stretches.turns
 
     def _ask_who_speaks(self, stretch: Stretch) -> None:
-        samples = self._audio.slice(stretch.start, stretch.end)
-        self._items.commands.append(WhoSpeaks(stretch.ticket, stretch.start / SAMPLE_RATE, samples))
+        samples, lead = self._audio.slice(stretch.lead, stretch.end), (stretch.start - stretch.lead) / SAMPLE_RATE
+        self._items.commands.append(WhoSpeaks(stretch.ticket, stretch.lead / SAMPLE_RATE, samples, lead))
 
     def _forget(self) -> None:
         # A window more than the detector asks for, because settings that ask for more padding may come meanwhile.

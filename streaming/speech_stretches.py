@@ -17,15 +17,21 @@ PAUSE = 0.2
 """Seconds of silence that end a stretch: it is known who spoke before the turn is over."""
 LONGEST = 4.0
 """Seconds of a stretch: the last one of a turn is what its transcript may have to wait for."""
+LEAD = 1.2
+"""Seconds of speech right before a stretch that are listened to with it: more tells more about a voice."""
 
 
 @dataclass(slots=True)
 class Stretch:
-    """Samples `start:end` of the session; `turns`, on its clock, once they are known."""
+    """Samples `start:end` of the session; `turns`, on its clock, once they are known.
+
+    The speech goes on from samples before it: from `lead` on they belong to it as well.
+    """
 
     ticket: int
     start: int
     end: int
+    lead: int
     turns: tuple[SpeakerTurn, ...] | None = None
 
 
@@ -45,14 +51,15 @@ class SpeechStretches:
             )
         )
         self._origin = origin
-        self._start = origin
+        self._start = self._lead = origin
+        self._end = -1
         self._stretches: deque[Stretch] = deque()
         self._tickets = tickets
 
     @property
     def keep_from(self) -> int:
         """No stretch to come begins before this sample."""
-        return self._origin + self._detector.keep_from
+        return self._origin + self._detector.keep_from - round(LEAD * SAMPLE_RATE)
 
     def push(self, probability: float) -> list[Stretch]:
         """The next window's probability; the stretches it ends."""
@@ -93,9 +100,11 @@ class SpeechStretches:
         for event in events:
             if isinstance(event, SpeechStarted):
                 self._start = self._origin + event.at_sample
+                self._lead = max(self._lead, self._start - round(LEAD * SAMPLE_RATE))
+                self._lead = self._lead if self._start == self._end else self._start
                 continue
-            end = self._origin + event.at_sample
-            if end - self._start >= SAMPLE_RATE // 100:
-                ended.append(Stretch(next(self._tickets), self._start, end))
+            self._end = self._origin + event.at_sample
+            if self._end - self._start >= SAMPLE_RATE // 100:
+                ended.append(Stretch(next(self._tickets), self._start, self._end, self._lead))
         self._stretches += ended
         return ended

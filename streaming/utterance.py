@@ -26,6 +26,14 @@ class Utterance:
     told_all: bool = False
 
     @property
+    def text(self) -> str:
+        """What is believed so far. A newer hypothesis cannot take back words that are settled; the final may."""
+        if self.segment is not None:
+            return self.segment.text
+        words = (*self.agreement.settled, *self.agreement.unsettled(self.hypothesis.words))
+        return " ".join(word.text for word in words)
+
+    @property
     def heard_until(self) -> int:
         """How far into the session's audio its text can reach."""
         return self.fed_until if self.end is None else self.end
@@ -48,8 +56,7 @@ class Item:
     @property
     def text(self) -> str:
         """What is believed so far."""
-        texts = (u.segment.text if u.segment else u.hypothesis.text for u in self.utterances)
-        return " ".join(text for text in texts if text)
+        return " ".join(text for utterance in self.utterances if (text := utterance.text))
 
     @property
     def concluded(self) -> bool:

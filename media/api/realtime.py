@@ -12,15 +12,18 @@ import msgspec
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from media.access import tenant_of
 from media.dialects import realtime
 from media.dialects.openai_realtime import OpenAIRealtime
 from media.dialects.realtime import DialectName, Frame, RealtimeDialect
 from media.dialects.together_realtime import TogetherRealtime, read_query
+from media.dialects.turn_options import diarize_of
 from media.errors import ApiError
+from media.introductions import introduce
 from media.live import LiveListening
 from media.services import Services, services_of
 from media.sockets import Frames, LiveSocket, live_session, text_of
-from models.errors import EngineError
+from models.errors import EngineError, InvalidInput, UnknownModel
 from streaming.listening_events import ListeningSettings
 from streaming.recognition import RecognitionSession
 
@@ -44,7 +47,7 @@ async def realtime_socket(websocket: WebSocket) -> None:
                     param="intent",
                 )
             card = services.card(query.get("model", ""), "transcription")
-            settings = read_query(query) if name == "together" else ListeningSettings()
+            settings = _first_settings(services, name, query)
         except (ApiError, EngineError) as error:
             dialect = _dialect(name or "openai", session_id, query.get("model", ""), ListeningSettings())
             if name == "together":
@@ -58,7 +61,19 @@ async def realtime_socket(websocket: WebSocket) -> None:
             settings = dialect.settings
         session = RecognitionSession(settings, item_prefix=f"item_{uuid.uuid4().hex[:12]}")
         async with services.live_listening(session, card) as live:
-            await _Conversation(socket, services, dialect, live, session_id).run()
+            await _Conversation(socket, services, dialect, live, session_id, tenant_of(websocket)).run()
+
+
+def _first_settings(services: Services, name: DialectName, query: Mapping[str, str]) -> ListeningSettings:
+    """What the query asks for. Raises: ApiError 400, UnknownModel."""
+    settings = read_query(query) if name == "together" else ListeningSettings(diarize=diarize_of(query))
+    _require_diarizer(services, settings)
+    return settings
+
+
+def _require_diarizer(services: Services, settings: ListeningSettings) -> None:
+    if settings.diarize and services.live_diarizer() is None:
+        raise UnknownModel("no model here tells speakers apart while they speak: leave diarize out")
 
 
 def _is_beta(websocket: WebSocket) -> bool:
@@ -77,7 +92,7 @@ def _names_transcriber(services: Services, query: Mapping[str, str]) -> bool:
 def _dialect(name: DialectName, session_id: str, model: str, settings: ListeningSettings) -> RealtimeDialect:
     if name == "together":
         return TogetherRealtime(session_id, model, settings)
-    return OpenAIRealtime(session_id, model, beta=name == "openai-beta")
+    return OpenAIRealtime(session_id, model, beta=name == "openai-beta", diarize=settings.diarize)
 
 
 class _Conversation:
@@ -90,8 +105,10 @@ class _Conversation:
         dialect: RealtimeDialect,
         live: LiveListening,
         session_id: str,
+        tenant: str,
     ) -> None:
         self._socket = socket
+        self._tenant = tenant
         self._services = services
         self._dialect = dialect
         self._live = live
@@ -113,7 +130,7 @@ class _Conversation:
             action = self._dialect.read(frame, time.time())  # noqa: TID251 - the client compares it with its own clock
             await self._act(action)
         except (ApiError, EngineError) as error:
-            refusal = error if isinstance(error, ApiError) else ApiError(400, "model_not_found", error.message)
+            refusal = error if isinstance(error, ApiError) else _refusal(error)
             self._answers.extend(self._dialect.refused(refusal, frame))
             self._live.wake()
 
@@ -126,10 +143,14 @@ class _Conversation:
                 self._live.commit(event_id)
             case realtime.ClearAudio():
                 self._live.clear()
-            case realtime.Configure(settings, model):
-                if model is not None:
-                    self._live.card = self._services.card(model, "transcription")
-                    self._dialect.resolved(self._live.card.id)
+            case realtime.Configure(settings, model, known):
+                _require_diarizer(self._services, settings)
+                card = self._live.card if model is None else self._services.card(model, "transcription")
+                if known is not None:
+                    await introduce(self._services, self._tenant, self._live, known)
+                if known is not None or model is not None:
+                    self._live.card = card
+                    self._dialect.resolved(card.id)
                 self._live.configure(settings)
             case realtime.Answer(frame):
                 self._answers.append(frame)
@@ -169,6 +190,12 @@ class _Conversation:
         error = ApiError(408, "idle_timeout", message, kind="request_timeout")
         await self._socket.end(self._dialect.ended(error), self._dialect.close_code(error))
         session.cancel()
+
+
+def _refusal(error: EngineError) -> ApiError:
+    if isinstance(error, InvalidInput):
+        return ApiError(400, error.code or "invalid_value", error.message, param=error.field)
+    return ApiError(400, "model_not_found", error.message)
 
 
 class _Head(msgspec.Struct):

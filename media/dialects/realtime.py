@@ -10,6 +10,8 @@ from media.errors import ApiError
 from streaming.listening_events import ListeningSettings, ServerEvent
 
 Frame: TypeAlias = dict[str, Any]
+KnownSpeakers: TypeAlias = tuple[tuple[str, str], ...]
+"""Names, each with a clip of the voice as a data URL, or the id of a file that holds one."""
 DialectName: TypeAlias = Literal["together", "openai", "openai-beta"]
 
 
@@ -30,10 +32,14 @@ class ClearAudio:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """New effective settings; `model` when the client names another one."""
+    """New effective settings; `model` when the client names another one, `known_speakers` when it introduces people.
+
+    With either of these they hold once `resolved` was called, and not if that cannot be had.
+    """
 
     settings: ListeningSettings
     model: str | None = None
+    known_speakers: KnownSpeakers | None = None
 
 
 @dataclass(frozen=True, slots=True)

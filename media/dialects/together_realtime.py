@@ -21,11 +21,19 @@ from media.dialects.realtime import (
     DialectName,
     Frame,
 )
+from media.dialects.turn_options import (
+    FIELDS,
+    EndOfTurnOptions,
+    SpeakerOptions,
+    end_of_turn,
+    relabelled,
+    turn_news,
+    word_frame,
+)
 from media.errors import ApiError, describe
 from streaming import listening_events
 from streaming.audio import PcmEncoding
 from streaming.listening_events import ListeningSettings
-from streaming.transcript import Word
 from streaming.voice_activity import TurnDetection
 
 TURN_DETECTION = TurnDetection(
@@ -50,7 +58,10 @@ FORMATS: dict[str, tuple[PcmEncoding, int]] = {
 }
 
 
-class VadOptions(Struct, kw_only=True):
+TurnDetectionType: TypeAlias = Literal["server_vad", "semantic_vad", "none"]
+
+
+class VadOptions(EndOfTurnOptions, kw_only=True):
     """Together's names for when a turn begins and ends."""
 
     threshold: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
@@ -75,21 +86,36 @@ class VadOptions(Struct, kw_only=True):
             changes["prefix_padding"] = changes["trailing_padding"] = self.speech_pad_ms / 1000
         return dataclasses.replace(base, **changes)
 
+    def applied(self, kind: TurnDetectionType, base: ListeningSettings) -> ListeningSettings:
+        """These options on top of the settings."""
+        if kind == "none":
+            return dataclasses.replace(base, turn_detection=None, end_of_turn=None, eager=None)
+        given = {name: value for name in FIELDS if (value := getattr(self, name)) is not UNSET}
+        before = base.end_of_turn
+        if before is not None:  # what is not named stays
+            given = {"eot_threshold": before.threshold} | given
+            given |= {} if "eagerness" in given else {"eot_timeout_ms": 1000 * before.patience} | given
+        eager = base.eager if self.eager_eot_threshold is UNSET else self.eager_eot_threshold
+        detection = self.over(base.turn_detection or TURN_DETECTION)
+        rule = end_of_turn(given) if kind == "semantic_vad" else None
+        return dataclasses.replace(base, turn_detection=detection, end_of_turn=rule, eager=eager)
+
 
 class Query(VadOptions, kw_only=True):
     """The query parameters of a connection."""
 
     input_audio_format: str = "pcm_s16le_16000"
-    turn_detection: Literal["server_vad", "none"] = "server_vad"
+    turn_detection: TurnDetectionType = "server_vad"
+    diarize: bool = False
     language: str = ""
     prompt: str = ""
 
 
 class TurnDetectionOption(VadOptions, kw_only=True):
-    type: Literal["server_vad", "none"] = "server_vad"
+    type: TurnDetectionType | UnsetType = UNSET
 
 
-class SessionOptions(Struct, kw_only=True):
+class SessionOptions(SpeakerOptions, kw_only=True):
     turn_detection: TurnDetectionOption | None | UnsetType = UNSET
     prompt: str | UnsetType = UNSET
 
@@ -131,9 +157,9 @@ def read_query(query: Mapping[str, str]) -> ListeningSettings:
         message = f"unsupported format {options.input_audio_format!r}: use one of {', '.join(FORMATS)}"
         raise ApiError(400, "invalid_value", message, param="input_audio_format")
     encoding, rate = FORMATS[options.input_audio_format]
-    detection = None if options.turn_detection == "none" else options.over(TURN_DETECTION)
     language = "" if options.language == "auto" else options.language
-    return ListeningSettings(encoding, rate, detection, language, options.prompt)
+    base = ListeningSettings(encoding, rate, TURN_DETECTION, language, options.prompt, diarize=options.diarize)
+    return options.applied(options.turn_detection, base)
 
 
 class TogetherRealtime:
@@ -145,6 +171,7 @@ class TogetherRealtime:
         self._session_id = session_id
         self._model = model
         self._settings = settings
+        self._proposed: ListeningSettings | None = None
 
     def created(self) -> Frame:
         return {
@@ -160,6 +187,7 @@ class TogetherRealtime:
 
     def resolved(self, model: str) -> None:
         self._model = model
+        self._settings, self._proposed = self._proposed or self._settings, None
 
     def read(self, frame: str, now: float) -> Action:
         match decode_frame(_decoder, frame):
@@ -170,8 +198,11 @@ class TogetherRealtime:
             case ClearFrame():
                 return ClearAudio()
             case SessionFrame(session):
-                self._settings = _merged(self._settings, session)
-                return Configure(self._settings)
+                merged, known = _merged(self._settings, session), session.known("session")
+                self._proposed = merged
+                if known is None:
+                    self.resolved(self._model)
+                return Configure(merged, known_speakers=known)
             case EchoFrame() as echo:
                 sent_at = {} if echo.client_sent_at is None else {"client_sent_at": echo.client_sent_at}
                 payload = {} if echo.payload is None else {"payload": echo.payload}
@@ -184,9 +215,15 @@ class TogetherRealtime:
             case listening_events.Partial(item_id, text, _, start, duration):
                 # pipecat reads `transcript`, everybody else `delta`: both hold the whole hypothesis.
                 return [_transcription("delta", item_id, start, duration, delta=text, transcript=text)]
-            case listening_events.Completed(item_id, text, _, words, start, duration):
+            case listening_events.Completed(item_id, text, _, words, start, duration, _, speaker):
                 frame = _transcription("completed", item_id, start, duration, transcript=text)
-                return [frame | {"words": [_word(word) for word in words]}]
+                frame |= {} if speaker is None else {"speaker": speaker}
+                return [frame | {"words": [word_frame(word) for word in words]}]
+            case listening_events.EagerEndOfTurn(item_id) | listening_events.TurnResumed(item_id):
+                kind, fields = turn_news(event)
+                return [_frame(kind, item_id=item_id, **fields)]
+            case listening_events.SpeakerRelabelled():
+                return [_frame("speaker.relabelled", **relabelled(event))]
             case listening_events.TurnFailed(item_id, error, start, duration):
                 frame = _transcription("failed", item_id, start, duration, event_type="completed")
                 return [frame | {"error": msgspec.to_builtins(describe(error))}]
@@ -199,7 +236,8 @@ class TogetherRealtime:
                     {
                         "type": "transcription_session.updated",
                         "event_id": _event_id(),
-                        "session": {"turn_detection": _turn_detection(settings.turn_detection)},
+                        "session": {"turn_detection": _turn_detection(settings)}
+                        | ({"diarize": True} if settings.diarize else {}),
                     }
                 ]
         return []  # this dialect has no words for speech_started, speech_stopped or a commit of nothing
@@ -217,39 +255,45 @@ class TogetherRealtime:
 def _merged(settings: ListeningSettings, session: SessionOptions) -> ListeningSettings:
     if session.turn_detection is not UNSET:
         option = session.turn_detection
-        if option is None or option.type == "none":
-            settings = dataclasses.replace(settings, turn_detection=None)
+        if option is None:
+            settings = TurnDetectionOption().applied("none", settings)
         else:
-            base = settings.turn_detection or TURN_DETECTION
-            settings = dataclasses.replace(settings, turn_detection=option.over(base))
+            before: TurnDetectionType = "server_vad" if settings.end_of_turn is None else "semantic_vad"
+            settings = option.applied(before if option.type is UNSET else option.type, settings)
     if session.prompt is not UNSET:
         settings = dataclasses.replace(settings, prompt=session.prompt)
+    if session.diarize is not UNSET:
+        settings = dataclasses.replace(settings, diarize=session.diarize)
     return settings
 
 
-def _turn_detection(detection: TurnDetection | None) -> Frame | None:
+def _turn_detection(settings: ListeningSettings) -> Frame | None:
+    detection, rule = settings.turn_detection, settings.end_of_turn
     if detection is None:
         return None
+    meaning: Frame = {}
+    if rule is not None:
+        meaning = {"eot_threshold": rule.threshold, "eot_timeout_ms": round(1000 * rule.patience)}
+    if settings.eager is not None:
+        meaning["eager_eot_threshold"] = settings.eager
     return {
-        "type": "server_vad",
+        "type": "server_vad" if rule is None else "semantic_vad",
         "threshold": detection.threshold,
         "min_silence_duration_ms": round(detection.silence_duration * 1000),
         "min_speech_duration_ms": round(detection.min_speech * 1000),
         "max_speech_duration_s": detection.max_speech,
         "speech_pad_ms": round(detection.prefix_padding * 1000),
+        **meaning,
     }
+
+
+def _frame(kind: str, **fields: Any) -> Frame:
+    return {"type": f"conversation.item.input_audio_transcription.{kind}", "event_id": _event_id(), **fields}
 
 
 def _transcription(kind: str, item_id: str, start: float, duration: float, **fields: Any) -> Frame:
-    return {
-        "type": f"conversation.item.input_audio_transcription.{kind}",
-        "event_id": _event_id(),
-        "item_id": item_id,
-        "content_index": 0,
-        **fields,
-        "start": round(start, 3),
-        "duration": round(duration, 3),
-    }
+    times = {"start": round(start, 3), "duration": round(duration, 3)}
+    return _frame(kind, item_id=item_id, content_index=0, **fields, **times)
 
 
 def _failure(error: BaseException) -> Frame:
@@ -261,10 +305,6 @@ def _failure(error: BaseException) -> Frame:
         "event_id": _event_id(),
         "error": detail,
     }
-
-
-def _word(word: Word) -> Frame:
-    return {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
 
 
 def _event_id() -> str:

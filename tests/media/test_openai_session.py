@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from media.dialects.openai_realtime import LONGEST_TURN, OpenAIRealtime
+from media.dialects.openai_realtime import OpenAIRealtime
+from media.dialects.openai_session import LONGEST_TURN
 from media.dialects.realtime import Action, Configure
 from media.errors import ApiError
 from streaming import listening_events
@@ -172,7 +173,7 @@ def test_an_update_that_names_a_model_holds_when_the_model_was_found() -> None:
 def test_an_update_that_is_refused_changes_nothing(beta: bool) -> None:
     speaker = dialect(beta=beta)
     before = shown(speaker)
-    wrong = {"type": "semantic_vad"}
+    wrong = {"type": "psychic_vad"}
     if beta:
         session: dict[str, Any] = {"turn_detection": wrong, "input_audio_format": "g711_alaw", "include": []}
         error = refusal({"type": "transcription_session.update", "session": session}, speaker)

@@ -144,7 +144,7 @@ def test_formats_of_the_sdk(name: str, rate: int) -> None:
         ("max_speech_duration_s", "nan"),
         ("max_speech_duration_s", "0.01"),
         ("speech_pad_ms", "1e9"),
-        ("turn_detection", "semantic_vad"),
+        ("turn_detection", "psychic_vad"),
         ("input_audio_format", "mp3"),
     ],
 )
@@ -228,7 +228,7 @@ def test_an_echo_comes_back_with_everything_it_brought() -> None:
             "session.turn_detection.threshold",
         ),
         (
-            {"type": "transcription_session.updated", "session": {"turn_detection": {"type": "semantic_vad"}}},
+            {"type": "transcription_session.updated", "session": {"turn_detection": {"type": "psychic_vad"}}},
             "invalid_event",
             "session.turn_detection.type",
         ),
