@@ -108,7 +108,7 @@ class LiveSpeech(LiveTasks):
                 card = self._find_card(piece.settings.model)
                 request = engine_request(card, piece.text, piece.settings)
                 priority = lane_priority(piece, asked_at)
-                lane = self._pool.lease(card, priority=priority, request=request)
+                lane = self._pool.lease(card, priority=priority, begun=not piece.first, request=request)
                 async with lane as lease, lease.run(request) as run:
                     self.session.begun(ticket, self._clock())
                     await self._take_audio(ticket, card, run, asked_at)

@@ -48,9 +48,10 @@ class Admission:
         """Requests in the queue."""
         return len(self._waiters)
 
-    async def acquire(self, priority: int = 0) -> Slot:
+    async def acquire(self, priority: int = 0, *, begun: bool = False) -> Slot:
         """Take a slot, waiting for one if there is room. A caller cancelled meanwhile leaves the queue.
 
+        Whoever goes on with what is `begun` waits even when the queue is full: newcomers must not break off others.
         Raises AtCapacity at once when the queue is full, and to everybody waiting when admission closes.
         """
         if self._closed:
@@ -58,7 +59,7 @@ class Admission:
         if self.running < self._slots:
             self.running += 1
             return Slot(self._clock())
-        if self.waiting >= self._queue:
+        if self.waiting >= self._queue and not begun:
             raise AtCapacity(
                 f"Model {self._model!r} is at capacity: {self.running} running, {self.waiting} waiting.",
                 retry_after=self.retry_after(),

@@ -101,9 +101,11 @@ class Pool:
 
     @asynccontextmanager
     async def lease(
-        self, card: Card, *, priority: int = 0, request: EngineRequest | None = None
+        self, card: Card, *, priority: int = 0, begun: bool = False, request: EngineRequest | None = None
     ) -> AsyncIterator[Lease]:
         """A place at a model whose engine is loaded; larger priorities are served first.
+
+        What is `begun` already, and only goes on, is not refused because newcomers have filled the queue.
 
         `request` is what it is for, if that is known: one that keeps killing workers raises PoisonedRequest at once.
 
@@ -113,7 +115,7 @@ class Pool:
         fleet = self._fleet(card)
         if request is not None:
             fleet.refuse_poison(request)
-        slot = await fleet.admission.acquire(priority)
+        slot = await fleet.admission.acquire(priority, begun=begun)
         lease = Lease(fleet)
         try:
             await fleet.provide()

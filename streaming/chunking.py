@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from streaming.boundaries import next_cut
-from streaming.text import TextPiece
+from streaming.text import TextPiece, moved_cut
 
 SHORT = 16
 """Characters below which a piece is not chosen by its length, but as the first piece of an answer is."""
@@ -31,8 +31,8 @@ def take_piece(
     limit = min(fitting, most)
     if (length := len(piece.text.lstrip())) > limit:
         cut = _cut(piece.text, length, limit, most)
-        if safe is not None and (better := len(piece.text[: safe(piece.text, cut)].rstrip())) > 0:
-            cut = better
+        if safe is not None and cut < len(piece.text):
+            cut = moved_cut(piece.text, cut, safe) or cut
         if cut < len(piece.text):
             waiting.appendleft(TextPiece(piece.text[cut:], piece.start + cut, piece.end))
         return TextPiece(piece.text[:cut], piece.start, piece.start + cut)

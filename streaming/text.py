@@ -165,11 +165,7 @@ class SpeechTextBuffer:
         self._skip(base + start)
 
     def _safe(self, text: str, cut: int) -> int:
-        """`cut`, or a place before it where what stands before and behind is read as it would be in one; else 0."""
-        if self.safe_cut is None or cut <= 0 or text[:cut].rstrip(CLOSERS)[-1:] in TERMINATORS:
-            return cut
-        safe = len(text[: self.safe_cut(text, cut)].rstrip())
-        return safe if any(map(str.isalnum, text[:safe])) else 0
+        return cut if self.safe_cut is None else moved_cut(text, cut, self.safe_cut)
 
     def _skip(self, offset: int) -> None:
         if offset > self._taken:
@@ -182,6 +178,14 @@ class SpeechTextBuffer:
         if self.mode == "sentence":
             self._idle_end += idle_cut(self.pending, 0, len(self))
         self._seen = self._state()
+
+
+def moved_cut(text: str, cut: int, safe_cut: Callable[[str, int], int]) -> int:
+    """`cut`, or a place before it where what stands before and behind is read as it would be in one; else 0."""
+    if cut <= 0 or text[:cut].rstrip(CLOSERS)[-1:] in TERMINATORS:
+        return cut
+    safe = len(text[: safe_cut(text, cut)].rstrip())
+    return safe if any(map(str.isalnum, text[:safe])) else 0
 
 
 def split_sentences(text: str, max_length: int = 250, *, small_first_chunk: bool = False) -> list[TextPiece]:

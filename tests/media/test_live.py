@@ -48,7 +48,7 @@ class Engine:
 
     @asynccontextmanager
     async def lease(
-        self, card: Card, *, priority: int = 0, request: EngineRequest | None = None
+        self, card: Card, *, priority: int = 0, begun: bool = False, request: EngineRequest | None = None
     ) -> AsyncIterator[Engine]:
         self.leases += 1
         self.most_leases = max(self.most_leases, self.leases)

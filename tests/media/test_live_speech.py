@@ -17,10 +17,10 @@ from media.live_speech import FIRST_ADVANTAGE, LiveSpeech, engine_request, lane_
 from media.metrics import Metrics
 from models.admission import Admission
 from models.catalog import Card
-from models.errors import UnknownModel
+from models.errors import AtCapacity, UnknownModel
 from models.interfaces import EngineRequest, SpeechChunk, SpeechRequest
 from models.pool import Pool
-from streaming.speech_events import Append, AudioDelta, Commit, ItemDone, Speak, SpeechSettings
+from streaming.speech_events import Append, AudioDelta, Commit, ItemDone, ItemFailed, Speak, SpeechSettings
 from streaming.spoken_text import VoiceTraits
 
 VOICE = msgspec.convert({"id": "voice", "task": "speech", "engine": "x", "name": "x", "normalizes": True}, Card)
@@ -31,9 +31,9 @@ SECOND = SpeechChunk(np.full(24_000, 0.1, np.float32), 24_000)
 class OnePlace:
     """Stands in for a pool whose engine takes one piece at a time, and makes a second of each when told to."""
 
-    def __init__(self, *, free: bool = False) -> None:
+    def __init__(self, *, free: bool = False, queue: int = 64) -> None:
         self.begun: list[str] = []
-        self._admission = Admission("voice", 1, 64, lambda: 0.0)
+        self._admission = Admission("voice", 1, queue, lambda: 0.0)
         self._turns = anyio.Semaphore(0)
         self._free = free
 
@@ -43,8 +43,8 @@ class OnePlace:
         await anyio.wait_all_tasks_blocked()
 
     @asynccontextmanager
-    async def lease(self, card: Card, *, priority: int, request: EngineRequest) -> AsyncIterator[OnePlace]:
-        slot = await self._admission.acquire(priority)
+    async def lease(self, card: Card, *, priority: int, begun: bool, request: EngineRequest) -> AsyncIterator[OnePlace]:
+        slot = await self._admission.acquire(priority, begun=begun)
         try:
             yield self
         finally:
@@ -87,6 +87,23 @@ async def test_a_beginning_waits_for_nothing_but_the_piece_in_work() -> None:
         await pool.work_on()
         await pool.work_on()
         assert set(pool.begun[5:]) == {" Bert goes on.", " Carl goes on."}
+
+
+async def test_a_crowd_at_the_door_does_not_break_off_what_is_being_said() -> None:
+    pool = OnePlace(queue=2)
+    async with live(pool) as busy, live(pool) as crowd:
+        busy.receive(Append("a", "Here is Anna. Anna goes on. "))
+        busy.receive(Commit("a"))
+        await anyio.wait_all_tasks_blocked()
+        for number in range(4):
+            crowd.receive(Append(str(number), "Let us in. "))
+            crowd.receive(Commit(str(number)))
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(4):
+            await pool.work_on()
+        assert pool.begun == ["Here is Anna.", "Let us in.", "Let us in.", " Anna goes on."]
+        failed = [event for _ in range(10) if isinstance(event := crowd.session.next_event(0.0), ItemFailed)]
+        assert [type(event.error) for event in failed] == [AtCapacity, AtCapacity]
 
 
 def test_who_runs_dry_first_is_served_first() -> None:

@@ -34,6 +34,26 @@ async def test_slots_then_queue_then_refusal() -> None:
     assert (gate.running, gate.waiting) == (2, 0)
 
 
+async def test_what_is_begun_waits_although_the_queue_is_full() -> None:
+    gate, _ = admission(queue=1)
+    held = await gate.acquire()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gate.acquire)
+        await waiting(gate, 1)
+        with pytest.raises(AtCapacity):
+            await gate.acquire()
+
+        async def go_on() -> None:
+            gate.release(await gate.acquire(-5, begun=True))
+
+        tasks.start_soon(go_on)
+        await waiting(gate, 2)
+        gate.release(held)
+        await waiting(gate, 1)
+        gate.release(held)
+    assert gate.running == 0
+
+
 async def test_priority_first_then_first_come() -> None:
     gate, _ = admission()
     held = await gate.acquire()
