@@ -20,7 +20,7 @@ import numpy.typing as npt
 from models.catalog import Card
 from models.diffusion_loras import Adapters
 from models.diffusion_memory import MemoryLadder
-from models.diffusion_pipelines import call_parameters
+from models.diffusion_pipelines import OWN_CONTEXTS, call_parameters
 from models.diffusion_previews import LatentPainter, PreviewPace
 from models.diffusion_prompts import PromptCache, Words
 from models.errors import OutOfMemory
@@ -184,7 +184,7 @@ class VideoGeneration:
         generator = self._torch.Generator().manual_seed(request.seed or 0)
         arguments = self._arguments(pipe, grid, generator, weights)
         self._before = None
-        with model.pipelines.skipping(pipe, self._speed(arguments), request.steps) as skipped:
+        with model.pipelines.skipping(pipe, self._speed(pipe, arguments), request.steps) as skipped:
             latents = pipe(**arguments).frames
         if leading:  # the pipeline leaves latents out that the autoencoder needs
             latents = self._last
@@ -192,10 +192,10 @@ class VideoGeneration:
         tensor, timestep = for_decoder(pipe, latents, generator, model.call)
         return _Latents(tensor, timestep, leading, request.speed if skipped else "exact")
 
-    def _speed(self, arguments: Mapping[str, Any]) -> Speed:
-        """HunyuanVideo's pipeline for pictures does not tell what is cached with the prompt from what is without."""
-        mixed = "true_cfg_scale" in arguments and "negative_prompt" in arguments
-        return "exact" if mixed else self._request.speed
+    def _speed(self, pipe: Any, arguments: Mapping[str, Any]) -> Speed:
+        """What is cached with the prompt must not be taken for what is without it, and not every pipeline tells."""
+        both = "true_cfg_scale" in arguments and "negative_prompt" in arguments
+        return "exact" if both and not type(pipe).__name__.startswith(OWN_CONTEXTS) else self._request.speed
 
     def _arguments(self, pipe: Any, grid: Grid, generator: Any, weights: Hashable) -> dict[str, Any]:
         request, call = self._request, self._model.call
@@ -218,7 +218,9 @@ class VideoGeneration:
             **picture_arguments(pipe, self._pictures, request.frames),
             **call,
         }
-        embeddings = self._model.prompts.embeddings(pipe, words, weights, 1)
+        embeddings = None
+        if "prompt_template" not in call:  # what words are set in; only the pipeline's call knows how
+            embeddings = self._model.prompts.embeddings(pipe, words, weights, 1)
         if embeddings is None:
             embeddings = {"prompt": words.prompt} | ({"negative_prompt": negative} if guided else {})
         return {name: value for name, value in (arguments | embeddings).items() if name in known and value is not None}
@@ -243,7 +245,8 @@ class VideoGeneration:
         def look(*_: Any) -> None:
             self._tell(request.steps + self._frames)
 
-        hook = vae.decoder.register_forward_pre_hook(look)  # some of the work goes on for long without a frame
+        # Some of the work goes on for long without a frame.
+        hooks = [part.register_forward_pre_hook(look) for part in (vae.decoder, *vae.decoder.up_blocks)]
         try:
             seen = -latents.leading
             with closing(decoded(vae, latents.tensor, latents.timestep)) as pieces:
@@ -253,7 +256,8 @@ class VideoGeneration:
                     if new.shape[2]:
                         self._frame(VideoFrames(pixels(new), latents.speed))
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def _frame(self, frames: VideoFrames) -> None:
         for _ in frames.pixels:

@@ -119,8 +119,10 @@ class VideoPipelines:
         return skipping(pipe, self.denoisers, speed, steps)
 
     def compile(self) -> bool:
-        """Have the repeated blocks of the denoisers compiled when they run next; False for one without any."""
-        if not all(getattr(denoiser, "_repeated_blocks", None) for denoiser in self.denoisers):
+        """Have the repeated blocks of the denoisers compiled when they run next; False where that makes no sense:
+        for networks without any, and for layers that are moved in and out."""
+        blocks = all(getattr(denoiser, "_repeated_blocks", None) for denoiser in self.denoisers)
+        if not blocks or self._taken_off != WHOLE:
             return False
         for denoiser in self.denoisers:
             denoiser.compile_repeated_blocks()

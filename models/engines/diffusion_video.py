@@ -30,6 +30,9 @@ from models.video_rules import settled
 torch = import_torch()
 logger = logging.getLogger("sonoreel.diffusion")
 
+WARM_UP_STEPS = 4
+"""So many that the second of Wan 2.2's networks, which has the last part of the noise, has a step, too."""
+
 
 class DiffusionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`options` of a card. Zeros and "auto" are chosen here: bfloat16 on a GPU, float32 on a CPU.
@@ -113,7 +116,7 @@ class DiffusionVideoGenerator:
                 warm_up = VideoRequest(
                     prompt="",
                     seed=0,
-                    steps=min(2, card.max_steps),
+                    steps=min(WARM_UP_STEPS, card.max_steps),
                     width=size[0],
                     height=size[1],
                     frames=card.min_frames,

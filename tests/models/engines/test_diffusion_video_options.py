@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import pytest
 
 from models.catalog import Card, Catalog
 from models.diffusion_pipelines import THRESHOLDS
-from models.errors import WeightsMissing
+from models.errors import Cancelled, WeightsMissing
 from models.interfaces import ImagePreview
 from models.lora_weights import LoraWeights
 from models.video_interfaces import FrameImage
 from models.video_rules import settled
 from tests.models.engines.conformance import Steps
 from tests.models.engines.video_conformance import difference, pieces, request_of, shoot
-from tests.models.engines.video_engines import FAMILIES, card_of, engine_of
+from tests.models.engines.video_engines import CALLS, FAMILIES, card_of, engine_of
 from tests.models.tiny_diffusion import build_diffusion, build_lora, diffusion_modules
 from tests.models.tiny_video import motion_adapter
 
@@ -71,6 +72,19 @@ def test_what_is_not_to_be_seen_matters(engine: Any, family: str, video_weights:
     default = engine_of(card_of(video_weights(family), engine.model.card.options | {"negative_prompt": "blur"}))
     assert shoot(default).tobytes() == blur.tobytes()
     assert shoot(default, negative_prompt="noise").tobytes() != blur.tobytes()
+
+
+@pytest.mark.parametrize("family", ["hunyuan", "hunyuan-i2v"])
+def test_true_guidance_is_that_of_the_cards_call(
+    video_weights: Callable[[str], Path], family: str, pictures: list[str]
+) -> None:
+    call = CALLS["hunyuan-i2v"] | {"true_cfg_scale": 3.0}
+    engine = engine_of(card_of(video_weights(family), {"call": call}))
+    given = (FrameImage(pictures[0]),) if family == "hunyuan-i2v" else ()
+    asked: dict[str, Any] = {"frame_images": given, "negative_prompt": "blur", "steps": 20, "speed": "fast"}
+    # A pipeline that does not tell its two halves apart must not mix them up.
+    assert {piece.speed for piece in pieces(engine, **asked)} == {"exact" if given else "fast"}
+    assert difference(shoot(engine, **asked), shoot(engine, **asked | {"negative_prompt": ""})) > 0
 
 
 def test_the_second_network_has_a_guidance_of_its_own(video_weights: Callable[[str], Path]) -> None:
@@ -171,6 +185,19 @@ def test_fixed_timesteps_count_as_the_steps_that_were_asked_for(
     assert steps.calls[-1] == (13, 13)
 
 
+def test_cancelled_before_the_first_frame_is_decoded_to_its_end(engine: Any, card: Card) -> None:
+    told: list[float] = []
+
+    def cancel(done: float, total: float | None) -> None:
+        told.append(done)
+        if told.count(card.default_steps) == 3:  # the last step, the decoder, the first of its blocks
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        shoot(engine, cancel)
+    assert told[-3:] == [card.default_steps] * 3
+
+
 CARDS = [card for card in Catalog.load().cards if card.engine == "diffusion_video"]
 PIPELINES = ("WanPipeline", "LTXConditionPipeline", "HunyuanVideoPipeline", "CogVideoXPipeline", "MochiPipeline")
 
@@ -215,3 +242,46 @@ def test_previews_are_never_more_than_two_a_second(
     assert 0 < len(previews) <= most
     if seconds == 1.0:
         assert [preview.step for preview in previews] == list(range(1, 12))
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    torch = diffusion_modules()[0]
+    torch.compiler.reset()
+    yield
+    torch.compiler.set_stance("default")
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_networks_are_compiled_before_any_request(video_weights: Callable[[str], Path]) -> None:
+    compiled = 0
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return graph
+
+    engine = engine_of(card_of(video_weights("wan-14b-2.2")))
+    plain = shoot(engine)
+    for denoiser in engine.model.pipelines.denoisers:
+        denoiser.compile_repeated_blocks = functools.partial(denoiser.compile_repeated_blocks, backend=backend)
+    engine.compile()
+    known = compiled
+    assert known > 0
+    assert difference(shoot(engine), plain) <= 1
+    shoot(engine, width=128, frames=13)
+    assert compiled == known
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_without_a_compiler_it_runs_as_before(video_weights: Callable[[str], Path]) -> None:
+    def backend(graph: Any, inputs: Any) -> Any:
+        raise OSError("there is no C++ compiler")
+
+    engine = engine_of(card_of(video_weights("wan")))
+    plain = shoot(engine)
+    (denoiser,) = engine.model.pipelines.denoisers
+    denoiser.compile_repeated_blocks = functools.partial(denoiser.compile_repeated_blocks, backend=backend)
+    engine.compile()
+    assert shoot(engine).tobytes() == plain.tobytes()
