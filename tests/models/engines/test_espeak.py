@@ -148,6 +148,17 @@ def test_a_request_that_waits_for_the_library_can_be_cancelled(engine: EspeakSyn
     assert len(speak(engine, SpeechRequest("Hello.", ""))[0])
 
 
+def test_nobody_renders_what_nobody_wants_any_more(engine: EspeakSynthesizer) -> None:
+    """A listener barges in: the library stops at its next block."""
+    long = espeak._Utterance("one two three four five. " * 800, "gmw/en-US", 175)
+    with pytest.raises(Cancelled):
+        list(engine._speak(long, Steps(cancel_at=1)))
+    assert long.blocks.qsize() < 2000  # of ten thousand
+    assert not engine._library._lock.locked()
+    audio, _ = speak(engine, SpeechRequest("Hello.", ""))
+    assert len(audio)
+
+
 def test_voices_list_languages_and_american_variants(engine: EspeakSynthesizer) -> None:
     voices = {voice.id: voice for voice in engine.voices()}
     assert {"en-us", "en-gb", "de", "fr-fr", "cmn", "hi", "en-us+f3", "en-us+klatt6"} <= voices.keys()
