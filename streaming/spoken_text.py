@@ -96,7 +96,9 @@ def piece_text(written: str, traits: VoiceTraits, pronunciations: Mapping[str, s
     """Write out for a voice what its engine would not read by itself, and what the client wants said otherwise."""
     if traits.normalizes and not pronunciations:
         return PieceText(written)
-    return PieceText(written, normalize(written, traits.language, dictionary=pronunciations))
+    # Of no language there are no rules, only the dictionary.
+    language = "" if traits.normalizes else traits.language
+    return PieceText(written, normalize(written, language, dictionary=pronunciations))
 
 
 def safe_cut(text: str, cut: int, language: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,7 @@ from streaming.speech_events import (
     WordTimestamps,
 )
 from streaming.speech_output import DELTA_SECONDS, OutputFormat
+from streaming.spoken_text import VoiceTraits
 from streaming.synthesis import SynthesisSession
 
 RATE = 1000
@@ -96,8 +97,14 @@ class Life:
 class Conversation:
     """Drives a session and checks, at every step, whatever must hold at every step."""
 
-    def __init__(self, settings: SpeechSettings = PLAIN, *, max_contexts: int = 100) -> None:
-        self.session = SynthesisSession(settings, max_contexts=max_contexts)
+    def __init__(
+        self,
+        settings: SpeechSettings = PLAIN,
+        *,
+        traits: Callable[[SpeechSettings], VoiceTraits] = lambda _: VoiceTraits(),
+        max_contexts: int = 100,
+    ) -> None:
+        self.session = SynthesisSession(settings, traits=traits, max_contexts=max_contexts)
         self.now = 0.0
         self.jobs: dict[int, Job] = {}
         self.lives: dict[str, Life] = {}
