@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +38,8 @@ BACKLOG_SECONDS = 30.0
 """Seconds of audio a listener may hold before its client has to wait."""
 BYTES_AT_ONCE = 32 * 1024
 """A longer append is taken in parts of so many bytes: what waits outside stays as small as it came."""
+CATCH_UP = 1.0
+"""Seconds that the question whether a turn is over may wait for its last words."""
 UTTERANCES_AT_ONCE = 1
 """Recognisers one session may use. A turn waits for the end of the one before, from which its engine has learnt."""
 
@@ -59,6 +61,15 @@ class _Utterance:
     over: bool = False
     ended_at: float = 0.0
     changed: anyio.Event = field(default_factory=anyio.Event)
+    run: Run | None = None
+    fed: anyio.Event = field(default_factory=anyio.Event)
+
+    async def caught_up(self) -> None:
+        """Wait until its recogniser has taken all there is."""
+        while self.blocks or self.run is None:
+            self.fed = anyio.Event()
+            await self.fed.wait()
+        await self.run.caught_up()
 
 
 class LiveListening(LiveTasks):
@@ -201,9 +212,16 @@ class LiveListening(LiveTasks):
 
     async def _judge_turn(self, command: listening_events.JudgeTurn) -> None:
         pause, probability = self._verdict
+        heard = command.heard
+        if self._judge.reads and pause != command.pause:
+            # Audio may come faster than it is spoken: what was said last is what matters most.
+            with anyio.move_on_after(CATCH_UP):
+                for utterance in list(self._utterances.values()):
+                    await utterance.caught_up()
+            heard = replace(heard, text=self.session.open_text)
         if self._judge.reads or pause != command.pause:
             try:
-                probability = await anyio.to_thread.run_sync(self._judge.probability, command.heard)
+                probability = await anyio.to_thread.run_sync(self._judge.probability, heard)
             except Exception:  # whatever a model raises, silence can end turns too
                 logger.exception("the judge of turns failed")
                 probability = None
@@ -244,6 +262,7 @@ class LiveListening(LiveTasks):
             request = ListenRequest(settings.language, settings.prompt, self._adaptation.get(card.id, b""))
             run = await stack.enter_async_context(lease.run(request))
             feeding = await stack.enter_async_context(anyio.create_task_group())
+            utterance.run = run
             feeding.start_soon(self._feed, utterance, run)
             async for result in run:
                 match result:
@@ -263,6 +282,7 @@ class LiveListening(LiveTasks):
                 await run.feed(block.samples, pausing=block.pausing)
                 utterance.samples -= len(block.samples)
                 self._caught_up.set()
+            utterance.fed.set()
             if utterance.over:
                 await run.finish_feeding()
                 return

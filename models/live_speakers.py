@@ -109,8 +109,6 @@ class LiveSpeakers:
             self._heard_when_searched = self._heard
             corrections = self._search(before, check)
         turns = tuple(self._turns(range(before, len(self._windows))))
-        corrections += self._name_known_voices()
-        turns = tuple(SpeakerTurn(_renamed(turn.speaker, corrections), turn.start, turn.end) for turn in turns)
         self._thin_out()
         return turns, tuple(corrections)
 
@@ -129,10 +127,10 @@ class LiveSpeakers:
         centroids = find_voices(usable, fewest=fewest, most=MOST_SPEAKERS, evidence=NEW_VOICE, nodes=NODES, check=check)
         found = steady(likeness(vectors, centroids), SWITCH_COST)
         voices, merged = self._matched(found, before)
-        corrections = self._merge(merged)
-        corrections += self._corrections(voices, before)
-        self._voices = voices
         self._centroids = {voice: _centroid(vectors[voices == voice]) for voice in np.unique(voices).tolist()}
+        # Names first: nobody has to be told of a label that nobody was told.
+        corrections = self._name_known_voices() + self._merge(merged) + self._corrections(voices, before)
+        self._voices = voices
         return corrections
 
     def _doubles(self) -> int:
@@ -167,7 +165,10 @@ class LiveSpeakers:
         voice_of: dict[int, int] = {}
         merged: dict[int, int] = {}
         for old in sorted(self._centroids):
-            cluster = int(np.bincount(found[:before][self._voices[:before] == old], minlength=clusters).argmax())
+            own = found[:before][self._voices[:before] == old]
+            if not len(own):
+                continue
+            cluster = int(np.bincount(own, minlength=clusters).argmax())
             if cluster in voice_of:
                 merged[old] = voice_of[cluster]
             else:
@@ -250,13 +251,6 @@ class LiveSpeakers:
 
 def _centroid(vectors: Vectors) -> Vectors:
     return np.asarray(centroids_of(vectors, np.zeros(len(vectors), np.int64))[0], np.float32)
-
-
-def _renamed(speaker: str, corrections: Sequence[Relabelling]) -> str:
-    for correction in corrections:
-        if correction.old == speaker and correction.start == 0.0:
-            speaker = correction.new
-    return speaker
 
 
 def _runs(values: Sequence[object]) -> Iterator[range]:

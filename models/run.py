@@ -83,13 +83,22 @@ class Run:
         if self._feeding_over:
             raise RuntimeError("this run was told that no more audio comes")
         while self._untaken >= FEED_AHEAD and not self.finished.is_set():
-            self._taken = anyio.Event()
-            await self._taken.wait()
+            await self._next_taken()
         if self.error is not None:
             raise self.error
         if not self.finished.is_set():
             self._send(Feed(self.id, samples, pausing))
             self._untaken += 1
+
+    async def caught_up(self) -> None:
+        """Wait until the engine has taken every block that it was fed, or has ended."""
+        while self._untaken and not self.finished.is_set():
+            await self._next_taken()
+
+    async def _next_taken(self) -> None:
+        if self._taken.is_set():
+            self._taken = anyio.Event()
+        await self._taken.wait()
 
     async def finish_feeding(self) -> None:
         """Tell the engine that no more audio comes; it answers with its last results."""

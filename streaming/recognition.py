@@ -126,6 +126,11 @@ class RecognitionSession:
         self._ask(_Commit(last=True))
 
     @property
+    def open_text(self) -> str:
+        """What is believed to have been said in the item that is not committed."""
+        return "" if self._items.open is None else self._items.open.text
+
+    @property
     def unsent(self) -> int:
         """How many events wait to be taken."""
         return len(self._items.events)
