@@ -28,9 +28,11 @@ _log = logging.getLogger(__name__)
 
 SHORTEST_PERIOD = 0.25
 """Seconds of speech between two looks at a turn; who reads along sees no difference below."""
-ALONE, TOGETHER = 0.5, 0.8
+ALONE, TOGETHER = 0.3, 0.6
 """The most of a model's time that one live turn, and all of them, may ask for; finals and recordings have the rest."""
-FORGETTING = 0.2
+SPARE_PERIOD = 0.5
+"""Seconds up to which the period may be stretched by other turns while the model still has time to spare."""
+FORGETTING = 0.3
 """Weight of the newest look in what looks are believed to cost."""
 
 
@@ -66,6 +68,11 @@ class Cadence:
     def period(self) -> float:
         """Seconds of speech from one look to the next."""
         return max(SHORTEST_PERIOD, self._cost / ALONE, self._turns * self._cost / TOGETHER)
+
+    @property
+    def spares(self) -> bool:
+        """Whether the model has time for what may turn out to be useless."""
+        return self._turns * self._cost / TOGETHER <= SPARE_PERIOD
 
     @contextmanager
     def turn(self) -> Iterator[None]:

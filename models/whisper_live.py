@@ -131,9 +131,12 @@ class WhisperTurn:
         yield from self._read_mail(self._ahead)
 
     def _heed(self, pausing: bool) -> None:
-        """Begin the final text in a pause; forget it if the speaker goes on."""
+        """Begin the final text in a pause; forget it if the speaker goes on.
+
+        A busy machine does not: speakers often pause and go on.
+        """
         if pausing and self._speech.pausing:
-            if self._last is None:
+            if self._last is None and self._recogniser.cadence.spares:
                 self._last = [self._begin(span) for span in self._speech.so_far()]
         elif self._last is not None and not pausing:
             self._drop_last()
@@ -157,6 +160,7 @@ class WhisperTurn:
         look.future.add_done_callback(lambda done: None if done.cancelled() else self._mail.put(look))
 
     def _glance(self) -> Glance:
+        self._text.trim(self._heard / SAMPLE_RATE)  # it may be long since the last look, on a busy machine
         self._mel.forget(self._text.start)
         seconds = (self._mel.end - self._text.start) / FRAMES_PER_SECOND
         # The oldest of them go, so that contexts of several turns are of one length.

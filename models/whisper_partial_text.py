@@ -25,8 +25,8 @@ LONGEST_CONTEXT = 32
 """Tokens of what was said before the window that a look is told."""
 
 
-SOFT, HARD = 5.0, 12.0
-SOFT_SHARE, HARD_SHARE = 0.6, 0.8
+SOFT, KEEP, HARD, OPEN = 5.0, 1.5, 12.0, 2.0
+SOFT_SHARE, KEEP_SHARE, HARD_SHARE, OPEN_SHARE = 0.6, 0.2, 0.8, 0.3
 """Of what the model hears at most, where that is little."""
 
 
@@ -39,14 +39,19 @@ class Trimming:
     """
 
     soft: float = SOFT
-    keep: float = 1.0
+    keep: float = KEEP
     hard: float = HARD
-    open: float = 2.0
+    open: float = OPEN
 
     @classmethod
     def within(cls, window: float) -> Trimming:
         """For a model that hears `window` seconds at most."""
-        return cls(soft=min(SOFT, SOFT_SHARE * window), hard=min(HARD, HARD_SHARE * window))
+        return cls(
+            soft=min(SOFT, SOFT_SHARE * window),
+            keep=min(KEEP, KEEP_SHARE * window),
+            hard=min(HARD, HARD_SHARE * window),
+            open=min(OPEN, OPEN_SHARE * window),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 
 from models.errors import Cancelled
 from models.interfaces import HypothesisUpdate, ListenRequest, Samples, SegmentResult
-from models.scheduling import Cadence, Urgency
+from models.scheduling import ALONE, TOGETHER, Cadence, Urgency
 from models.whisper_decoding import AlignedWord, Decoded, Thresholds
 from models.whisper_jobs import Glance, Glimpse, Job, Outcome
 from models.whisper_live import WhisperTurn
@@ -199,7 +199,9 @@ def test_looks_come_a_quarter_of_a_second_apart_after_half_a_second() -> None:
     assert np.diff(at) == pytest.approx(0.256, abs=0.001)
 
 
-@pytest.mark.parametrize(("cost", "turns", "period"), [(0.2, 1, 0.4), (0.2, 8, 2.0), (0.01, 8, 0.25)])
+@pytest.mark.parametrize(
+    ("cost", "turns", "period"), [(0.1, 1, 0.1 / ALONE), (0.1, 6, 0.6 / TOGETHER), (0.01, 8, 0.25)]
+)
 def test_what_is_dear_is_done_less_often(cost: float, turns: int, period: float) -> None:
     model = Scripted(cost=cost)
     others = [model.cadence.turn() for _ in range(turns - 1)]
@@ -265,6 +267,20 @@ def test_the_final_is_begun_when_the_pause_is_told_and_taken_if_nothing_more_is_
     assert isinstance(last, SegmentResult)
     assert last.segment.text == "1 2 3 4 5 6"
     assert last.segment.end == pytest.approx(2.5, abs=0.02)
+
+
+def test_a_busy_machine_waits_for_the_end_of_the_turn() -> None:
+    model = Scripted(cost=0.2)
+    others = [model.cadence.turn() for _ in range(3)]
+    for other in others:
+        other.__enter__()
+    begun: list[int] = []
+    pauses = [False] * windows(2.2) + [True] * windows(0.3)
+    results = turn(model, speech(2) + silence(0.5), pauses, meanwhile=lambda number: begun.append(len(model.jobs)))
+    assert max(begun) == 0
+    last = results[-1]
+    assert isinstance(last, SegmentResult)
+    assert last.segment.text == "1 2 3 4 5 6"
 
 
 def test_a_final_that_came_too_soon_is_withdrawn_before_it_runs() -> None:
