@@ -23,6 +23,8 @@ from tests.bench import (
     images,
     ingest,
     ledger,
+    live_hours,
+    live_whisper,
     long_recordings,
     loop_lag,
     process_line,
@@ -52,6 +54,8 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "filming": filming.measure,
     "diarization": diarization.measure,
     "whisper": whisper.measure,
+    "live_whisper": live_whisper.measure,
+    "live_hours": live_hours.measure,
     "long_recordings": long_recordings.measure,
 }
 LONGEST = {
@@ -60,6 +64,8 @@ LONGEST = {
     "filming": 900.0,
     "diarization": 600.0,
     "whisper": 900.0,
+    "live_whisper": 1800.0,
+    "live_hours": 1800.0,
     "long_recordings": 900.0,
 }
 """Seconds after which a measurement is given up, where that is not `PATIENCE`."""

@@ -54,6 +54,12 @@ def memory_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """Seconds of processor time that a process has used since it began."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def peak_memory_of(pid: int) -> int:
     """The most bytes a process has had resident since it began, or since `forget_peak`."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

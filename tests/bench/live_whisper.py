@@ -1,0 +1,248 @@
+"""Whisper on live speech: how often hypotheses come, how soon finals do, and what a session costs.
+
+Speech is replayed at the pace of a microphone. The weights are random, in the shapes of Whisper tiny and base, and
+write twenty tokens about whatever they hear, which is about what is said in a turn here. The small model that comes
+with the server writes what it hears; a look at it costs little.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import re
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import httpx
+import numpy as np
+from websockets.asyncio.client import connect
+
+from streaming.audio import Samples
+from tests.bench.bench import Bench
+from tests.bench.live_peers import PEERS, installed, peer_cost
+from tests.bench.machine import cpu_seconds_of
+from tests.bench.realtime_client import COMPLETED, DELTA, SILENCE_DURATION, RealtimeClient, realtime_path
+from tests.bench.recording import AUDIBLE, SAMPLE_RATE
+from tests.bench.report import Figure, Target
+from tests.bench.servers import TRANSCRIPTIONS, ProbedServer, probed_server
+from tests.journeys.uploading import wav
+from tests.models.engines.sentences import SENTENCES, say
+from tests.models.tiny_whisper import build_whisper
+
+NEEDED = ("faster_whisper", "torch", "transformers")
+TINY, BASE = "random-tiny", "random-base"
+SHAPES = {TINY: (384, 4, 6), BASE: (512, 6, 8)}
+LENGTH = 24
+"""Positions after which texts end: 20 tokens, as a turn of six seconds has."""
+WORDS = "whisper-words"
+CARD = """
+[[card]]
+id = "{name}"
+task = "transcription"
+engine = "whisper"
+name = "{name}"
+weights = "{weights}"
+live = true
+concurrency = 16
+cpu_bound = true
+[card.options]
+compression_ratio_threshold = inf
+cut_loops = false
+compute_type = "int8"
+"""
+VOICES = ("en-us+klatt6", "en-us+f3", "en-gb+m7", "en-us+klatt4")
+AFTERWARDS = np.zeros(round(1.5 * SAMPLE_RATE), np.float32)
+SESSIONS = 8
+STAGGER = 0.37
+"""Seconds by which one session begins after another."""
+UPLOAD_SECONDS = 60.0
+GAP_TARGETS = Target(300.0), Target(450.0, "p95")
+FINAL_TARGETS = Target(60.0), Target(250.0, "p95")
+FAIRNESS_TARGET = Target(1.5)
+PEER_TARGETS = {"WhisperLive": Target(0.35), "WhisperLiveKit": Target(0.2)}
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Speech with half a second of silence before it; its last audible sample is at `end` seconds."""
+
+    samples: Samples
+    end: float
+
+
+@dataclass
+class Heard:
+    """Milliseconds: between hypotheses while somebody spoke, and from the end of the turn to its final."""
+
+    gaps: list[float] = field(default_factory=list)
+    finals: list[float] = field(default_factory=list)
+
+
+async def measure(bench: Bench) -> Figure:
+    """Milliseconds, and CPU seconds of the server and its workers for a second of audio."""
+    conditions: dict[str, float | str] = {"silence_duration ms": 1000 * SILENCE_DURATION, "sessions": SESSIONS}
+    figure = Figure("live_whisper", "Whisper on live speech", conditions)
+    if not all(map(importlib.util.find_spec, NEEDED)):
+        figure.notes.append(f"needs {', '.join(NEEDED)}")
+        return figure
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        weights = await anyio.to_thread.run_sync(_build, folder)
+        turns = await anyio.to_thread.run_sync(_turns, bench.amount(15, 3))
+        costs: list[float] = []
+        for name in (WORDS, TINY, BASE):
+            with _server(folder, name) as server:
+                costs = [await _alone(figure, server, name, turns)]
+        few = turns[: bench.amount(4, 1)]
+        for name in (TINY, BASE):
+            with _server(folder, name) as server:
+                await _crowd(figure, server, name, few)
+        await _beside_peers(figure, weights[BASE], turns[: bench.amount(8, 2)], costs)
+    return figure
+
+
+def _build(folder: Path) -> dict[str, Path]:
+    """Models and their cards."""
+    built = {
+        name: build_whisper(folder / name, width=width, layers=layers, heads=heads, length=LENGTH)
+        for name, (width, layers, heads) in SHAPES.items()
+    }
+    cards = (CARD.format(name=name, weights=weights) for name, weights in built.items())
+    (folder / "random.toml").write_text("".join(cards))
+    return built
+
+
+def _turns(count: int) -> list[Turn]:
+    """Some six seconds each."""
+    turns = []
+    for number in range(count):
+        speech = say(VOICES[number % len(VOICES)], 2 * number % len(SENTENCES), 2)
+        samples = np.concatenate((np.zeros(SAMPLE_RATE // 2, np.float32), speech))
+        end = int(np.flatnonzero(np.abs(samples) > AUDIBLE)[-1]) + 1
+        turns.append(Turn(samples[:end], end / SAMPLE_RATE))
+    return turns
+
+
+def _server(folder: Path, model: str) -> AbstractContextManager[ProbedServer]:
+    return probed_server("sonoreel", SONOREEL_MODELS_DIR=str(folder), SONOREEL_WARM=model)
+
+
+@asynccontextmanager
+async def _client(server: ProbedServer, model: str) -> AsyncIterator[RealtimeClient]:
+    path = realtime_path(
+        model=model,
+        language="en",
+        min_silence_duration_ms=str(round(1000 * SILENCE_DURATION)),
+        max_speech_duration_s="30",
+    )
+    async with connect(server.websocket_url + path, compression=None, max_size=None, proxy=None) as connection:
+        client = RealtimeClient(connection)
+        async with anyio.create_task_group() as receiving:
+            receiving.start_soon(client.collect)
+            yield client
+            receiving.cancel_scope.cancel()
+
+
+async def _say(client: RealtimeClient, turn: Turn, heard: Heard) -> None:
+    """One turn, to its final."""
+    client.arrivals.clear()
+    began = await client.say(np.concatenate((turn.samples, AFTERWARDS)))
+    due = began + turn.end + SILENCE_DURATION
+    heard.finals.append(1000 * (await client.arrival(COMPLETED, began + turn.end) - due))
+    shown = [at for at, frame in client.arrivals if frame["type"] == DELTA and began < at < began + turn.end]
+    heard.gaps.extend(1000 * (later - earlier) for earlier, later in itertools.pairwise(shown))
+
+
+async def _alone(figure: Figure, server: ProbedServer, name: str, turns: Sequence[Turn]) -> float:
+    """One session; returns what it cost."""
+    heard = Heard()
+    async with _client(server, name) as client:
+        await _say(client, turns[0], Heard())
+        before, began = _cpu(server), time.perf_counter()
+        for turn in turns:
+            await _say(client, turn, heard)
+        cost = (_cpu(server) - before) / (time.perf_counter() - began)
+    targets = (None, None) if name == BASE else GAP_TARGETS
+    figure.add(f"{name}: between hypotheses", "ms", heard.gaps, targets[0])
+    figure.add(f"{name}: between hypotheses, longest", "ms", heard.gaps, targets[1])
+    finals = (None, None) if name == BASE else FINAL_TARGETS
+    figure.add(f"{name}: final after the end of the turn", "ms", heard.finals, finals[0])
+    figure.add(f"{name}: final, slowest", "ms", heard.finals, finals[1])
+    figure.add(f"{name}: processor time", "s/s", [cost])
+    figure.add(f"{name}: lag of hypotheses", "ms", [1000 * _lag(server, name)])
+    return cost
+
+
+async def _crowd(figure: Figure, server: ProbedServer, name: str, turns: Sequence[Turn]) -> None:
+    """Sessions at once, and somebody who uploads recordings meanwhile. Every turn has to get its final."""
+    heard = [Heard() for _ in range(SESSIONS)]
+    uploads = 0
+
+    async def converse(number: int) -> None:
+        await anyio.sleep(number * STAGGER)
+        async with _client(server, name) as client:
+            for turn in turns:
+                await _say(client, turn, heard[number])
+
+    async def upload() -> None:
+        nonlocal uploads
+        recording = wav(
+            np.resize(np.concatenate([turn.samples for turn in turns]), round(UPLOAD_SECONDS * SAMPLE_RATE))
+        )
+        async with httpx.AsyncClient(timeout=PATIENCE) as http:
+            while True:
+                answer = await http.post(
+                    server.url + TRANSCRIPTIONS,
+                    data={"model": name, "language": "en"},
+                    files={"file": ("recording.wav", recording)},
+                )
+                answer.raise_for_status()
+                uploads += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(upload)
+        async with anyio.create_task_group() as sessions:
+            for number in range(SESSIONS):
+                sessions.start_soon(converse, number)
+        tasks.cancel_scope.cancel()
+    title = f"{name}, {SESSIONS} sessions and an upload"
+    finals = [each.finals for each in heard]
+    figure.add(f"{title}: between hypotheses", "ms", list(itertools.chain(*(each.gaps for each in heard))))
+    figure.add(f"{title}: final after the end of the turn", "ms", list(itertools.chain(*finals)))
+    figure.add(f"{title}: lag of hypotheses", "ms", [1000 * _lag(server, name)])
+    spoken = [float(np.mean(each)) + 1000 * SILENCE_DURATION for each in finals]
+    figure.add(f"{title}: worst/best session's final", "x", [max(spoken) / min(spoken)], FAIRNESS_TARGET)
+    figure.add(f"{title}: recordings done", "", [float(uploads)])
+
+
+async def _beside_peers(figure: Figure, weights: Path, turns: Sequence[Turn], ours: Sequence[float]) -> None:
+    pause = np.zeros(SAMPLE_RATE // 2, np.float32)
+    samples = np.concatenate([part for turn in turns for part in (turn.samples, pause)])
+    for peer in PEERS:
+        if not await anyio.to_thread.run_sync(installed, peer):
+            figure.notes.append(f"{peer.name} is not installed: nothing to compare with")
+            continue
+        cost, messages = await peer_cost(peer, weights, samples)
+        figure.compare("base: processor time", "s/s", list(ours), peer.name, [cost], PEER_TARGETS[peer.name])
+        figure.notes.append(f"{peer.name} sent {messages} messages in {len(samples) / SAMPLE_RATE:.0f} s")
+
+
+def _cpu(server: ProbedServer) -> float:
+    """CPU seconds of the server and its workers so far."""
+    return sum(map(cpu_seconds_of, (server.process.pid, *server.worker_pids())))
+
+
+def _lag(server: ProbedServer, model: str) -> float:
+    """Mean seconds by which hypotheses were behind the speech."""
+    text = httpx.get(f"{server.url}/metrics").text
+    total, count = (
+        float(re.search(rf'^sonoreel_listen_lag_seconds_{kind}{{model="{model}"}} (\S+)', text, re.MULTILINE)[1])  # type: ignore[index]
+        for kind in ("sum", "count")
+    )
+    return total / max(count, 1.0)
