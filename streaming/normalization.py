@@ -2,82 +2,89 @@
 
 What is written "$5.20" is spoken "five dollars and twenty cents": voices that were taught on words need them. Every
 stretch of the result knows which characters it was made of.
+
+A text is read in stretches (`normalization_cuts`) that know nothing of each other: reading the parts of a text that was
+cut where `safe_end` allows it is reading the whole. In each, marks are taken away first (`normalization_markup`), then
+rules read what is left from left to right; where none has anything to say the text stays as it is. Languages without a
+table here keep their numbers: only marks are taken away, and the schemes of addresses.
+
+The work is linear in the length of the text: every rule looks at a bounded stretch from where it is asked, and a run of
+letters or digits in which no rule has found anything is passed at once.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-_WORD = re.compile(r"\S+")
+from streaming.normalization_addresses import scheme_end
+from streaming.normalization_cuts import last_cut, stretches
+from streaming.normalization_dictionary import Pronunciations, pronunciations
+from streaming.normalization_languages import Language
+from streaming.normalization_markup import strip_markup
+from streaming.normalization_reader import Reader
+from streaming.normalization_registry import language_of
+from streaming.normalization_rules import find
+from streaming.normalization_spans import NormalizedText, Rewriting, Span, joined
 
+__all__ = ["NormalizedText", "Span", "normalize", "safe_end"]
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """`spoken_start:spoken_end` of the spoken text was made of `start:end` of the written one.
+_PART = re.compile(r"[^\W\d_²³½⅓⅔¼¾]+|[0-9]+|\s+|.", re.DOTALL)
 
-    A span that is `verbatim` has the same characters on both sides; any other is one whole.
-    """
-
-    spoken_start: int
-    spoken_end: int
-    start: int
-    end: int
-    verbatim: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NormalizedText:
-    """A spoken text, covered by its spans in order."""
-
-    text: str
-    spans: tuple[Span, ...]
-
-    def source(self, start_char: int, end_char: int) -> tuple[int, int]:
-        """The written characters of spoken ones; those of a whole expansion, if these are within one."""
-        first, last = self._at(start_char), self._at(max(end_char - 1, start_char))
-        if first is None or last is None:
-            return 0, 0
-        start = first.start + (start_char - first.spoken_start if first.verbatim else 0)
-        end = last.start + (end_char - last.spoken_start) if last.verbatim else last.end
-        return start, max(end, start)
-
-    def _at(self, place: int) -> Span | None:
-        if not self.spans:
-            return None
-        found = bisect_right(self.spans, place, key=lambda span: span.spoken_start) - 1
-        return self.spans[max(found, 0)]
+_SCHEME = re.compile(r"(?:https?|ftp|wss?)\Z", re.IGNORECASE)
 
 
 def normalize(text: str, language: str, *, dictionary: Mapping[str, str] | None = None) -> NormalizedText:
-    """The text as it is spoken in a language (BCP 47). `dictionary` says how words are spoken, whatever the rules."""
-    spans = (Span(0, len(text), 0, len(text), verbatim=True),) if text else ()
-    if not dictionary:
-        return NormalizedText(text, spans)
-    folded = {word.casefold(): spoken for word, spoken in dictionary.items()}
-    parts: list[str] = []
-    made: list[Span] = []
-    taken = length = 0
-    for found in _WORD.finditer(text):
-        spoken = folded.get(found[0].casefold())
-        if spoken is None:
-            continue
-        between = found.start() - taken
-        made += [
-            Span(length, length + between, taken, found.start(), verbatim=True),
-            Span(length + between, length + between + len(spoken), found.start(), found.end(), verbatim=False),
-        ]
-        parts += [text[taken : found.start()], spoken]
-        length += between + len(spoken)
-        taken = found.end()
-    made.append(Span(length, length + len(text) - taken, taken, len(text), verbatim=True))
-    parts.append(text[taken:])
-    return NormalizedText("".join(parts), tuple(span for span in made if span.spoken_end > span.spoken_start))
+    """The text as it is spoken in a language (BCP 47). `dictionary` says how words are spoken, whatever the rules.
+
+    A key stands for whole words, of which it may have several; of two that fit, the longer counts. A key without a
+    capital fits however the text is written, any other only as it is.
+    """
+    spoken_in, said = language_of(language), pronunciations(dictionary)
+    result = Rewriting()
+    for stretch in stretches(text, spoken_in):
+        stripped = strip_markup(
+            text[stretch.start : stretch.end],
+            first_of_line=stretch.first_of_line,
+            last_of_line=stretch.last_of_line,
+        )
+        result.extend(joined(stripped, _read(stripped.text, spoken_in, said)), stretch.start)
+    return result.done()
 
 
 def safe_end(text: str, language: str) -> int:
-    """How many characters from the beginning stay as they are spoken, whatever follows the text."""
-    end = text.rfind(" ")
-    return max(end, 0)
+    """How many characters from the beginning stay as they are spoken, whatever follows the text.
+
+    What follows a cut there begins with blanks, and they have to be part of it. Keys of a dictionary that are several
+    words are not looked at.
+    """
+    return last_cut(text, language_of(language))
+
+
+def _scheme(text: str, at: int, end: int) -> tuple[int, int] | None:
+    """Where the scheme that ends a run of letters begins, and where the address behind it does."""
+    found = _SCHEME.search(text, max(at, end - 5), end)
+    host = None if found is None else scheme_end(text, found.start())
+    return None if found is None or host is None else (found.start(), host)
+
+
+def _read(text: str, language: Language | None, said: Pronunciations) -> NormalizedText:
+    """Read a stretch without marks by the rules of its language."""
+    result = Rewriting()
+    reader = None if language is None else Reader(text, language, said)
+    at = 0
+    while (part := _PART.match(text, at)) is not None:
+        end = part.end()
+        if (own := said.find(text, at)) is not None:
+            end, spoken = own
+            result.say(spoken, at, end)
+        elif reader is not None and (found := find(reader, at, end)) is not None:
+            end = found.end
+            result.say(found.spoken, at, end)
+        elif reader is None and text.startswith("://", end) and (address := _scheme(text, at, end)) is not None:
+            scheme, end = address
+            result.keep(text[at:scheme], at)
+        else:
+            result.keep(part[0], at)
+        at = end
+    return result.done()
