@@ -252,9 +252,10 @@ class RecognitionSession:
         while self._opinions and not self._watch.endpointer.holds:
             probability = self._opinions.popleft()
             self._awaited -= 1
-            for stretch in self._stretches.push(probability) if self._stretches else ():
-                self._ask_who_speaks(stretch)
+            ended = self._stretches.push(probability) if self._stretches else []
             self._voice_events(self._watch.push(probability))
+            for stretch in ended:
+                self._ask_who_speaks(stretch)
             self._follow_silence()
             self._items.feed(self._audio, self._watch.now, pausing=self._watch.pausing)
             self._obey_requests()
@@ -336,6 +337,9 @@ class RecognitionSession:
             self._items.speakers = self._stretches.turns
 
     def _ask_who_speaks(self, stretch: Stretch) -> None:
+        if self._stretches is not None and (not self._items.waiting or stretch.end <= self._items.waiting[0].start):
+            self._stretches.known(stretch.ticket, ())  # too short for a turn: nobody spoke
+            return
         samples, lead = self._audio.slice(stretch.lead, stretch.end), (stretch.start - stretch.lead) / SAMPLE_RATE
         self._items.commands.append(WhoSpeaks(stretch.ticket, stretch.lead / SAMPLE_RATE, samples, lead))
 

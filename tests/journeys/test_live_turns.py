@@ -16,6 +16,7 @@ from tests.journeys.recordings import frames_of, read, speak, spoken_samples, wi
 from tests.journeys.server_process import ServerProcess
 from tests.journeys.sockets import Frame, Socket, encoded, kinds, of_kind, open_socket
 from tests.models.engines.test_voiceprint import error_rate
+from tests.streaming.noises import NOISES
 
 PATH = "/v1/realtime"
 APPEND, COMMIT = "input_audio_buffer.append", "input_audio_buffer.commit"
@@ -195,3 +196,15 @@ async def test_a_probable_end_is_told_early_and_taken_back(server: ServerProcess
         assert later[-1] == COMPLETED
         assert later[0] == EAGER
         assert all(one != other or one == EAGER for one, other in zip(later, later[1:], strict=False))
+
+
+# ---------------------------------------------------------------------- nobody speaks
+
+
+async def test_noises_committed_by_hand_have_no_words(server: ServerProcess) -> None:
+    async with open_socket(server, PATH, TOGETHER | {"turn_detection": "none"}) as socket:
+        await socket.receive()
+        for noise in NOISES.values():
+            await hear(socket, noise(5.0))
+            await socket.send(COMMIT)
+            assert (await socket.until(COMPLETED))[-1]["transcript"] == ""
