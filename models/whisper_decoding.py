@@ -6,8 +6,9 @@ Pure functions of tokens, scores and times; the thresholds are those of OpenAI's
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from streaming.segmentation import Timeline
 from streaming.transcript import Segment, SegmentScores, Word
@@ -138,6 +139,12 @@ class AlignedWord:
     start: float
     end: float
     probability: float
+
+
+def aligned_word(timing: Mapping[str, Any]) -> AlignedWord:
+    """A word as faster-whisper tells it."""
+    start, end = float(timing["start"]), float(timing["end"])
+    return AlignedWord(timing["word"], tuple(timing["tokens"]), start, end, float(timing["probability"]))
 
 
 def segments(

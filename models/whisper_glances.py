@@ -8,12 +8,12 @@ text is not cheap, whoever wrote it. Prompts of one batch may begin their texts 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from models.whisper_decoding import FRAMES_PER_SECOND, AlignedWord, Decoded, without_loop
+from models.whisper_decoding import FRAMES_PER_SECOND, AlignedWord, Decoded, aligned_word, without_loop
 from models.whisper_jobs import Glance, Glimpse
 
 TASK = "transcribe"
@@ -112,7 +112,7 @@ class Glances:
                 new.append(each | {"tokens": [*carried, *tokens]})
                 carried = []
         self._join(new)
-        return tuple(_word(each) for each in new if each["word"])
+        return tuple(aligned_word(each) for each in new if each["word"])
 
 
 NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -121,8 +121,3 @@ NO_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 def _before(glance: Glance, tokenizer: Any) -> tuple[int, ...]:
     return (tokenizer.sot_prev, *glance.prompt) if glance.prompt else ()
-
-
-def _word(timing: Mapping[str, Any]) -> AlignedWord:
-    start, end = float(timing["start"]), float(timing["end"])
-    return AlignedWord(timing["word"], tuple(timing["tokens"]), start, end, float(timing["probability"]))

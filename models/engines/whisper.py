@@ -1,17 +1,15 @@
 """Whisper through faster-whisper and CTranslate2: any converted model, on a CPU or a CUDA device.
 
-All requests of a worker, recordings and live turns, share one lane of batches. A batch is encoded once; languages are
-detected, text is decoded and words are aligned on that. What has to be decoded again keeps its encoding on a CPU, where
-encoding is most of the work.
+All requests of a worker share one lane of batches: the windows of recordings and of finals (`models.whisper_windows`),
+and the looks at live turns (`models.whisper_glances`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
@@ -40,21 +38,16 @@ from models.torch_runtime import weights_directory
 from models.whisper_decoding import (
     FRAMES_PER_SECOND,
     TEMPERATURES,
-    AlignedWord,
-    Decoded,
     Thresholds,
-    without_loop,
 )
 from models.whisper_glances import Glances
 from models.whisper_jobs import Features, Glance, Glimpse, Job, Outcome
 from models.whisper_live import WhisperTurn
 from models.whisper_transcription import WhisperTranscription
+from models.whisper_windows import Search, Windows
 from streaming.segmentation import Cutting, SpeechSpan
 from streaming.voice_activity import SileroVoiceActivity
 
-TOKENS_PER_SECOND = 40
-SPARE_TOKENS = 32
-"""A window is given no more tokens than anybody could say in its time: most loops end there."""
 MOST_THREADS = 16
 CPU_BATCH, CUDA_BATCH = 4, 16
 CUDA_GATHER = 0.01
@@ -129,7 +122,6 @@ class WhisperTranscriber:
 
     def __init__(self, path: Path, options: WhisperOptions, concurrency: int = 1) -> None:
         self.placement = placement(options)
-        self._options = options
         self._model = WhisperModel(
             str(path),
             device=self.placement.device,
@@ -158,8 +150,13 @@ class WhisperTranscriber:
         self.tokenizer = lru_cache(maxsize=None)(self._new_tokenizer)
         plain = self.tokenizer("en", "transcribe")
         self.timestamp_begin: int = plain.timestamp_begin
-        self._suppressed = list(get_suppressed_tokens(plain, [-1]) or ())
-        self._glances = Glances(self._model, self.tokenizer, self._suppressed, _join_marks, cut_loops=options.cut_loops)
+        suppressed = list(get_suppressed_tokens(plain, [-1]) or ())
+        search = Search(options.beam_size, options.best_of, options.cut_loops)
+        # On a CPU, where encoding is most of the work, what has to be decoded again is not encoded again.
+        stored = ctranslate2.StorageView.from_array if self.placement.device == "cpu" else None
+        parts = (self._model, self.tokenizer, suppressed, _join_marks)
+        self._glances = Glances(*parts, cut_loops=options.cut_loops)
+        self._windows = Windows(*parts, search, lambda: self.thresholds, stored)
         self.lane = BatchLane[Job | Glance, Outcome | Glimpse](
             self._run,
             max_batch=self.placement.batch_size,
@@ -263,110 +260,15 @@ class WhisperTranscriber:
         try:
             if isinstance(items[0], Glance):
                 return self._glances.run(cast("Sequence[Glance]", items))
-            return self._transcribe(cast("Sequence[Job]", items))
+            return self._windows.run(cast("Sequence[Job]", items))
         except RuntimeError as error:
             if "out of memory" in str(error).lower():
                 raise OutOfMemory("The model ran out of memory.") from error
             raise
 
-    def _transcribe(self, jobs: Sequence[Job]) -> list[Outcome]:
-        encoded = self._encode(jobs)
-        languages = self._languages(jobs, encoded)
-        decoded = self._decode(jobs, languages, encoded) if jobs[0].tokens is None else [None] * len(jobs)
-        words = self._align(jobs, languages, decoded, encoded)
-        outcomes = []
-        for index, (job, language, text, spoken) in enumerate(zip(jobs, languages, decoded, words, strict=True)):
-            final = spoken is not None or (text is not None and self.thresholds.accepts(text) and not job.words)
-            outcomes.append(Outcome(language, text, spoken, None if final else self._kept(index, job, encoded)))
-        return outcomes
-
-    def _encode(self, jobs: Sequence[Job]) -> Any:
-        if jobs[0].encoded is not None:
-            return ctranslate2.StorageView.from_array(
-                np.stack([job.encoded for job in jobs if job.encoded is not None])
-            )
-        return self._model.encode(np.stack([job.features for job in jobs]))
-
-    def _kept(self, index: int, job: Job, encoded: Any) -> Any:
-        """One row of the encoder's output for later, where it can be had cheaply."""
-        if self.placement.device != "cpu" or job.encoded is not None:
-            return None
-        return np.asarray(encoded)[index].copy()
-
-    def _languages(self, jobs: Sequence[Job], encoded: Any) -> list[str]:
-        if all(job.language for job in jobs):
-            return [job.language for job in jobs]
-        detected = self._model.model.detect_language(encoded)
-        return [job.language or rows[0][0].strip("<|>") for job, rows in zip(jobs, detected, strict=True)]
-
-    def _decode(self, jobs: Sequence[Job], languages: Sequence[str], encoded: Any) -> list[Decoded | None]:
-        prompts = []
-        for job, language in zip(jobs, languages, strict=True):
-            tokenizer = self.tokenizer(language, job.task)
-            plain = () if job.timestamps else (tokenizer.no_timestamps,)
-            prompts.append([*job.prompt, *tokenizer.sot_sequence, *plain])
-        longest = max(job.seconds for job in jobs)
-        room = SPARE_TOKENS + math.ceil(TOKENS_PER_SECOND * longest)
-        temperature = jobs[0].temperature
-        search = (
-            {"beam_size": 1, "num_hypotheses": self._options.best_of, "sampling_topk": 0}
-            | {"sampling_temperature": temperature}
-            if temperature
-            else {"beam_size": self._options.beam_size}
-        )
-        results = self._model.model.generate(
-            encoded,
-            prompts,
-            max_length=min(self._model.max_length, len(prompts[0]) + room),
-            return_scores=True,
-            return_no_speech_prob=True,
-            suppress_tokens=self._suppressed,
-            **search,
-        )
-        return [self._decoded(result, temperature) for result in results]
-
-    def _decoded(self, result: Any, temperature: float) -> Decoded:
-        tokens = result.sequences_ids[0]
-        # Scores are means over the tokens; the end of the text counts as one more.
-        avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        looped = False
-        if self._options.cut_loops:
-            end_of_text = self.tokenizer("en", "transcribe").eot
-            tokens, looped = without_loop(tokens, lambda token: token < end_of_text)
-        return Decoded(tuple(tokens), self.text(tokens), temperature, avg_logprob, result.no_speech_prob, looped)
-
-    def _align(
-        self, jobs: Sequence[Job], languages: Sequence[str], decoded: Sequence[Decoded | None], encoded: Any
-    ) -> list[tuple[AlignedWord, ...] | None]:
-        """Words of the jobs that want them and have their final text, if one start sequence serves the whole batch."""
-        texts: list[list[int] | None] = []
-        for job, text in zip(jobs, decoded, strict=True):
-            tokens = job.tokens
-            if tokens is None and text is not None and job.words and self.thresholds.accepts(text):
-                tokens = text.tokens
-            end_of_text = self.tokenizer("en", "transcribe").eot
-            texts.append(None if tokens is None else [token for token in tokens if token < end_of_text])
-        starts = {(language, job.task) for job, language in zip(jobs, languages, strict=True)}
-        if len(starts) > 1 or all(text is None for text in texts):
-            return [None] * len(jobs)
-        tokenizer = self.tokenizer(*starts.pop())
-        frames = [max(round(job.seconds * FRAMES_PER_SECOND), 2) for job in jobs]
-        timings = self._model.find_alignment(tokenizer, [text or [] for text in texts], encoded, frames)
-        for timing in timings:
-            _join_marks(timing)
-        return [
-            None if text is None else tuple(_word(each) for each in timing if each["word"])
-            for text, timing in zip(texts, timings, strict=True)
-        ]
-
 
 def _join_marks(timing: list[dict[str, Any]]) -> None:
     merge_punctuations(timing, PREPENDED, APPENDED)
-
-
-def _word(timing: Mapping[str, Any]) -> AlignedWord:
-    start, end = float(timing["start"]), float(timing["end"])
-    return AlignedWord(timing["word"], tuple(timing["tokens"]), start, end, float(timing["probability"]))
 
 
 def load(card: Card) -> WhisperTranscriber:
