@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import time
 from collections.abc import Sequence
 
 import anyio
@@ -44,7 +45,9 @@ async def measure(bench: Bench) -> Figure:
     turns = [np.concatenate((say("en-us+klatt6", number, 1), PAUSE)) for number in range(len(SENTENCES))]
     with probed_server("sonoreel", SONOREEL_WARM=MODEL) as server:
         path = realtime_path(model=MODEL, language="en")
-        async with connect(server.websocket_url + path, compression=None, max_size=None, proxy=None) as connection:
+        async with connect(
+            server.websocket_url + path, compression=None, max_size=None, ping_interval=None, proxy=None
+        ) as connection:
             client = RealtimeClient(connection)
             async with anyio.create_task_group() as receiving:
                 receiving.start_soon(client.collect)
@@ -68,8 +71,10 @@ async def _talk(
     seconds, finals = 0.0, 0
     resident: list[tuple[float, float, float]] = []
     while seconds < 60 * minutes:
+        began = time.perf_counter()
         for event in itertools.chain(*frames):
             await connection.send(event)
+        await client.arrival(COMPLETED, began)
         seconds += length
         finals += sum(frame["type"] == COMPLETED for _, frame in client.arrivals)
         client.arrivals.clear()
