@@ -16,24 +16,55 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from deploy.moving_shapes import FIELDS, FRAMES, MovingScene, any_scene, caption, draw, omit, words
-from deploy.shapes import SIDE
+from deploy.moving_shapes_denoiser import (
+    ShortAttention,
+    at_frames,
+    leave_out_finest,
+    motion_modules,
+    picture_denoiser,
+    with_motion,
+)
 from deploy.shapes_autoencoder import stack
-from deploy.shapes_text import WIDTH, say, text_encoder, tokenizer, tokens_of, train_text_encoder
+from deploy.shapes_text import say, text_encoder, tokenizer, tokens_of, train_text_encoder
 from deploy.train_shapes import save, scheduler
 from models.diffusion_pipelines import import_diffusers
 from models.torch_runtime import import_torch
 
 torch = import_torch()
-HEADS = 4
+
+
+class Phase(NamedTuple):
+    """What clips are trained on until a share of the time, `until`, is over."""
+
+    until: float
+    clips: int
+    frames: int
+    least: int
+    """The first of the thousand steps of noise: of the last few hundred, nothing but text and number tell the place."""
+    known: float
+    """How fast what has learnt to draw frames goes on learning, beside the motion modules."""
+    finest: bool
+    """Whether the motion modules at 16 x 16, which cost the most, work, too."""
+
+
+PHASES = (
+    Phase(0.15, 16, 2, 800, 0.05, finest=False), Phase(0.4, 8, 4, 400, 0.3, finest=False),
+    Phase(0.8, 3, FRAMES, 0, 0.3, finest=False), Phase(1.0, 2, FRAMES, 0, 0.3, finest=True),
+)  # fmt: skip
+PICTURES = Phase(1.0, 32, 1, 0, 1.0, finest=False)
+"""Single frames, of the second half of each clip. So every direction comes to mean a place, and motion modules, which
+begin with no idea of time, only have to tell how much of it. Were there and back both to be learnt at once, from all
+frames, they would make up for each other, and nothing would be learnt of either for a long while."""
+Batch: TypeAlias = Callable[[Phase], tuple[Any, list[str], list[int]]]
+"""Draws latents, captions and the numbers of the frames."""
 
 
 def any_caption(chance: Random) -> tuple[str, tuple[str, ...]]:
@@ -52,81 +83,6 @@ def encode(model: Any, scenes: list[MovingScene], chance: Random) -> Any:
     return torch.stack(latents)
 
 
-# Denoisers
-
-
-def picture_denoiser(start: Any) -> Any:
-    """A denoiser of frames, text by cross attention at 8 x 8 and below; `start` is that of `shapes-64`.
-
-    There the text reaches every layer through the time embedding, which no UNet with motion modules knows; its
-    convolutions have learnt what shapes look like all the same.
-    """
-    diffusers = import_diffusers()
-    model = diffusers.UNet2DConditionModel(
-        sample_size=SIDE // 4, in_channels=4, out_channels=4, block_out_channels=(64, 96, 128), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        mid_block_type="UNetMidBlock2DCrossAttn", up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH, attention_head_dim=HEADS, norm_num_groups=1,
-    )  # fmt: skip
-    own, taken = model.state_dict(), {}
-    for name, value in start.state_dict().items():
-        half = value.chunk(2)[1] if "time_emb_proj" in name else value  # it scales and shifts; here it only shifts
-        if name in own and own[name].shape == half.shape:
-            taken[name] = half
-    model.load_state_dict(taken, strict=False)
-    say(f"{len(taken)} of {len(own)} tensors start from pictures")
-    return model
-
-
-def with_motion(pictures: Any) -> Any:
-    """The denoiser of frames with motion modules that change nothing as yet."""
-    diffusers = import_diffusers()
-
-    adapter = diffusers.MotionAdapter(
-        block_out_channels=pictures.config.block_out_channels, motion_layers_per_block=1,
-        motion_num_attention_heads=HEADS, motion_norm_num_groups=1, motion_max_seq_length=32,
-    )  # fmt: skip
-    model = diffusers.UNetMotionModel.from_unet2d(pictures, adapter)
-    for module in motion_modules(model):
-        torch.nn.init.zeros_(module.proj_out.weight)
-        torch.nn.init.zeros_(module.proj_out.bias)
-    return model
-
-
-def motion_modules(model: Any) -> list[Any]:
-    return [module for module in model.modules() if type(module).__name__ == "AnimateDiffTransformer3D"]
-
-
-class ShortAttention:
-    """Attention as it is written: over sixteen frames, PyTorch's flash attention takes five times as long back."""
-
-    def __call__(self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, **_: Any) -> Any:
-        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projected in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source))
-        )
-        weights = (query @ key.transpose(-1, -2) * attn.scale).softmax(-1).to(value.dtype)
-        return attn.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
-
-
-@contextmanager
-def at_frames(model: Any, chosen: list[int]) -> Iterator[None]:
-    """The frames that the model is given are those of these numbers: any few of a clip stand for all of it."""
-    tables = [module for name, module in model.named_modules() if name.endswith("pos_embed")]
-    whole = [table.pe for table in tables]
-    for table in tables:
-        table.pe = table.pe[:, chosen]
-    try:
-        yield
-    finally:
-        for table, pe in zip(tables, whole, strict=True):
-            table.pe = pe
-
-
-# Training
-
-
 class Trainer:
     """Velocity prediction in bfloat16, shapes counting more than ground; keeps an average of the weights."""
 
@@ -134,25 +90,37 @@ class Trainer:
         model.set_attn_processor(ShortAttention())
         self.model, self.pipe, self.rate, self.steps = model.train(), pipe, rate, 0
         self.kept = copy.deepcopy(model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.99), fused=True)
+        new = {id(weight) for module in motion_modules(model) for weight in module.parameters()}
+        known = [weight for weight in model.parameters() if id(weight) not in new]
+        groups = [{"params": known}, {"params": [weight for weight in model.parameters() if id(weight) in new]}]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.99), fused=True)
         self.losses: list[float] = []
-        self.moving = bool(motion_modules(model))
+        self.moving = bool(new)
 
-    def run(self, minutes: float, batch: Callable[[float], tuple[Any, list[str], list[int]]]) -> Iterator[float]:
-        """Train on what `batch(done)` gives: latents (n, 4, frames, 16, 16), captions, frame numbers. Yields `done`."""
-        began, done = time.monotonic(), 0.0
+    def run(self, minutes: float, batch: Batch, begin: float = 0.0) -> Iterator[float]:
+        """Train on what `batch` gives: latents (n, 4, frames, 16, 16), captions, frame numbers. Yields what is done.
+
+        `minutes` are of the process's work, for a whole schedule, which is the same on a processor that others use;
+        what is trained on has been on it until `begin`, 0 to 1.
+        """
+        began, done = time.process_time(), begin
         while done < 1:
             rate = self.rate * min(1, (self.steps + 1) / 100) * (0.03 + 0.97 * math.cos(done * math.pi / 2))
-            self.optimizer.param_groups[0]["lr"] = rate
-            self._step(*batch(done))
-            done = (time.monotonic() - began) / (60 * minutes)
+            phase = next(phase for phase in PHASES if done < phase.until) if self.moving else PICTURES
+            known, new = self.optimizer.param_groups
+            known["lr"], new["lr"] = rate * phase.known, rate
+            if self.moving:
+                leave_out_finest(self.model, not phase.finest)
+            self._step(*batch(phase), least=phase.least)
+            seconds = time.process_time() - began
+            done = begin + seconds / (60 * minutes)
             if self.steps % 50 == 0:
-                say(f"step {self.steps:6} {time.monotonic() - began:6.0f} s loss {np.mean(self.losses[-50:]):.4f}")
+                say(f"step {self.steps:6} {seconds:6.0f} s loss {np.mean(self.losses[-50:]):.4f}")
             yield done
 
-    def _step(self, clean: Any, texts: list[str], chosen: list[int]) -> None:
+    def _step(self, clean: Any, texts: list[str], chosen: list[int], *, least: int) -> None:
         noising = self.pipe.scheduler
-        times, noise = torch.randint(0, 1000, (len(clean),)), torch.randn_like(clean)
+        times, noise = torch.randint(least, 1000, (len(clean),)), torch.randn_like(clean)
         given, wanted = noising.add_noise(clean, noise, times), noising.get_velocity(clean, noise, times)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
@@ -179,33 +147,30 @@ class Trainer:
         self.losses.append(float(loss.detach()))
 
 
-def batches(
-    scenes: list[MovingScene], latents: Any, still: bool
-) -> Callable[[float], tuple[Any, list[str], list[int]]]:
-    """Single frames; or few frames of many clips first, and whole clips in the end."""
+def batches(scenes: list[MovingScene], latents: Any) -> Batch:
+    """Clips by chance; a frame of its own of each, where they are to be pictures."""
     chance = Random(3)  # noqa: S311 - data, not secrets
 
-    def batch(done: float) -> tuple[Any, list[str], list[int]]:
-        count, frames = (32, 1) if still else (8, 4) if done < 0.25 else (4, 8) if done < 0.65 else (3, FRAMES)
-        rows = [chance.randrange(len(scenes)) for _ in range(count)]
+    def batch(phase: Phase) -> tuple[Any, list[str], list[int]]:
+        rows = chance.sample(range(len(scenes)), phase.clips)
         texts = [caption(omit(scenes[row], chance), chance) if chance.random() < 0.9 else "" for row in rows]
-        if still:
-            clips = torch.stack([latents[row, :, chance.randrange(FRAMES)] for row in rows])[:, :, None]
-            return clips.float(), texts, [0]
-        chosen = sorted(chance.sample(range(FRAMES), frames))
+        if phase is PICTURES:
+            pictures = [latents[row, :, chance.randrange(FRAMES // 2, FRAMES)] for row in rows]
+            return torch.stack(pictures)[:, :, None].float(), texts, [0]
+        chosen = sorted(chance.sample(range(FRAMES), phase.frames))
         return latents[rows][:, :, chosen].float(), texts, chosen
 
     return batch
 
 
-def train(pipe: Any, model: Any, out: Path, minutes: float, rate: float, batch: Any) -> Any:
+def train(pipe: Any, model: Any, out: Path, *, minutes: float, rate: float, batch: Batch, begin: float = 0.0) -> Any:
     """Save now and then, where the pipeline takes what is trained; returns the average."""
-    trainer, saved = Trainer(model, pipe, rate), time.monotonic()
-    for done in trainer.run(minutes, batch):
-        if trainer.moving and (time.monotonic() > saved + 240 or done >= 1):
+    trainer, saved = Trainer(model, pipe, rate), time.process_time()
+    for done in trainer.run(minutes, batch, begin):
+        if trainer.moving and (time.process_time() > saved + 240 or done >= 1):
             pipe.register_modules(unet=trainer.kept)
             save(pipe, out)
-            saved = time.monotonic()
+            saved = time.process_time()
             say(f"saved after {trainer.steps} steps")
     return trainer.kept
 
@@ -232,9 +197,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--picture-minutes", type=float, default=7)
     parser.add_argument("--minutes", type=float, default=32, help="for clips")
-    parser.add_argument("--rate", type=float, default=8e-4, help="of learning, at most")
+    parser.add_argument("--begin", type=float, default=0, help="share of them that OUT has been trained for before")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of learning, at most")
     parser.add_argument("--text-steps", type=int, default=1500)
     parser.add_argument("--clips", type=int, default=3000)
+    parser.add_argument("--bank", type=Path, help="file in which the latents of the clips are kept for another run")
     parser.add_argument("--threads", type=int, default=1)
     options: Any = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -247,8 +214,12 @@ def main() -> None:
     pictures = diffusers.AutoencoderKL.from_pretrained(options.shapes / "vae", **load).eval()
     chance = Random(4)  # noqa: S311 - data, not secrets
     scenes = [any_scene(chance) for _ in range(options.clips)]
-    latents = encode(pictures, scenes, chance)
+    bank = options.bank
+    latents = torch.load(bank) if bank and bank.exists() else encode(pictures, scenes, chance)
+    if bank:
+        torch.save(latents, bank)
     say(f"{len(latents)} clips, mean {latents.float().mean():.3f}, deviation {latents.float().std():.3f}")
+    batch = batches(scenes, latents)
     pipe = diffusers.AnimateDiffPipeline(
         vae=pictures, text_encoder=texts.eval(), tokenizer=tokens, unet=None, motion_adapter=None,
         scheduler=scheduler(),
@@ -258,12 +229,12 @@ def main() -> None:
     else:
         known = diffusers.UNet2DConditionModel.from_pretrained(options.shapes / "unet", **load)
         frames = picture_denoiser(known).to(memory_format=torch.channels_last)
-        kept = train(pipe, frames, out, options.picture_minutes, 1e-3, batches(scenes, latents, still=True))
+        kept = train(pipe, frames, out, minutes=options.picture_minutes, rate=1e-3, batch=batch)
         model = with_motion(kept.requires_grad_(True))
         pipe.register_modules(unet=model)
         save(pipe, out)
     model = model.float().requires_grad_(True).to(memory_format=torch.channels_last)
-    train(pipe, model, out, options.minutes, options.rate, batches(scenes, latents, still=False))
+    train(pipe, model, out, minutes=options.minutes, rate=options.rate, batch=batch, begin=options.begin)
 
 
 if __name__ == "__main__":
