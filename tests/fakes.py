@@ -5,7 +5,7 @@ At load `card.options["load"]` says what happens: "" loads at once; "raise" fail
 
 A request's text (or a listening request's prompt) is a verb and its argument:
 
-    say N          yields N chunks of one sample, 0..N-1, with a "*" each in the file options["trace"]
+    say N          yields N chunks that begin with the samples 0..N-1, with a "*" each in the file options["trace"]
     wait PATH      yields one chunk, waits for a writer of the FIFO PATH to come and go, yields one more
     step           yields one chunk, then calls on_step for ever
     brush          yields one chunk, then calls on_step for a tenth of a second, and yields one more
@@ -268,7 +268,10 @@ def misbehave(verb: str, arguments: list[str], on_step: OnStep) -> None:
 
 
 def chunk(number: int) -> SpeechChunk:
-    return SpeechChunk(np.array([number], dtype=np.float32), 16_000)
+    """A sample that tells the number, and a moment of sound: of silence a session cannot know that it will be heard."""
+    samples = np.full(320, 0.5, np.float32)
+    samples[0] = number
+    return SpeechChunk(samples, 16_000)
 
 
 def wait_for_writer(fifo: str) -> None:

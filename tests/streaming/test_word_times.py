@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from streaming.speech_events import AudioDelta, Cancel, ContextCancelled, WordTimestamps
 from streaming.speech_output import TimedWord
+from streaming.spoken_text import VoiceTraits
 from tests.streaming.speaking import PER_CHARACTER, PLAIN, Conversation
 
 SAID = {"SQL": "see quell", "etc": "and so on", "Dr": "doctor", "hm": "", "2": "two"}
@@ -40,6 +41,19 @@ def test_what_was_heard_of_a_reply_is_told_in_written_words() -> None:
     (cancelled,) = talk.read()
     assert isinstance(cancelled, ContextCancelled)
     assert (cancelled.text_spoken, cancelled.text_remaining) == ("Today SQL", " went away. So")
+
+
+def test_sums_and_dates_are_read_out_and_told_as_they_were_written() -> None:
+    traits = VoiceTraits(normalizes=False, language="en")
+    talk = Conversation(PLAIN, traits=lambda _: traits)
+    text = "Dr. Smith paid $5.20 for 2 kg on 3 March 1999, **twice**. It was 10% less."
+    for start in range(0, len(text), 3):
+        talk.append(text[start : start + 3])
+    talk.commit()
+    talk.run_out()
+    spoken = " ".join(word.text for word in words_of(talk))
+    assert spoken.replace("*", "") == text.replace("*", "")
+    assert sum(event.seconds for event in talk.log if isinstance(event, AudioDelta)) > 1.3 * len(text) * PER_CHARACTER
 
 
 @settings(max_examples=60, deadline=None)
