@@ -17,7 +17,7 @@ METRICS = {
     "sonoreel_audio_seconds_total": "seconds of audio made or heard, by model and direction",
     "sonoreel_turns_total": "live turns by outcome",
     "sonoreel_final_seconds": "from the end of a turn to its final transcript, by model",
-    "sonoreel_listen_lag_seconds": "speech that a live hypothesis did not know of yet when it came, by model",
+    "sonoreel_listen_lag_seconds": "how far live hypotheses are behind the speech when they come, by model",
     "sonoreel_engine_errors_total": "failed engine runs by model and error",
     "sonoreel_stalled_clients_total": "sessions closed because the client stopped reading",
     "sonoreel_model_workers": "worker processes loaded now, by model",

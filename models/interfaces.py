@@ -146,7 +146,8 @@ class ListenRequest(msgspec.Struct, frozen=True, tag="listen"):
 class HypothesisUpdate(msgspec.Struct, frozen=True, tag="hypothesis"):
     """A newer belief about the turn being heard; word times are seconds from the turn's first sample.
 
-    `lag` is how many seconds of the turn the engine had when it told, and had not listened to for this.
+    `lag` tells how far a busy engine is behind: seconds of the turn that it had not listened to for this when it told,
+    and those by which it looks at the turn less often than it would if it could.
     """
 
     hypothesis: Hypothesis

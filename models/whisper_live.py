@@ -20,7 +20,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from models.interfaces import HypothesisUpdate, ListenRequest, LiveAudio, OnStep, Samples, SegmentResult
-from models.scheduling import Cadence, Urgency
+from models.scheduling import SHORTEST_PERIOD, Cadence, Urgency
 from models.speech_reader import Passage
 from models.whisper_decoding import FRAMES_PER_SECOND
 from models.whisper_jobs import Features, Glance, Glimpse, Recogniser
@@ -64,10 +64,14 @@ class LiveRecogniser(Recogniser, Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Look:
-    """A glance under way, which covers the turn's first `end` samples; `begun` is wall time."""
+    """A glance under way, which covers the turn's first `end` samples; `begun` is wall time.
+
+    `stretched` are the seconds by which it came later than on an idle machine.
+    """
 
     end: int
     begun: float
+    stretched: float
     future: Future[Glimpse]
 
 
@@ -144,18 +148,20 @@ class WhisperTurn:
     def _look_again(self) -> None:
         """Have another look when enough was said since the last one and that is done."""
         needed = NEW_SPEECH if self._looked else FIRST_SPEECH
+        period = self._recogniser.cadence.period
         if (
             self._look is not None
             or self._last is not None
             or self._speech.voiced - self._looked_voiced < needed * SAMPLE_RATE
-            or self._heard - self._looked < self._recogniser.cadence.period * SAMPLE_RATE
+            or self._heard - self._looked < period * SAMPLE_RATE
         ):
             return
         first = not self._looked
         self._looked, self._looked_voiced = self._heard, self._speech.voiced
         glance = self._glance()
         deadline = self._clock() + (Urgency.FIRST_PARTIAL if first else Urgency.PARTIAL)
-        look = _Look(self._heard, self._clock(), self._recogniser.glance(glance, deadline))
+        stretched = 0.0 if first else period - SHORTEST_PERIOD
+        look = _Look(self._heard, self._clock(), stretched, self._recogniser.glance(glance, deadline))
         self._look = look
         look.future.add_done_callback(lambda done: None if done.cancelled() else self._mail.put(look))
 
@@ -225,7 +231,8 @@ class WhisperTurn:
         if thresholds.accepts(glimpse.decoded) and not thresholds.silent(glimpse.decoded):
             words = self._text.take(glimpse, end, self._speech.voiced_until / SAMPLE_RATE)
             if words is not None:
-                yield HypothesisUpdate(Hypothesis(words), (self._heard - message.end) / SAMPLE_RATE)
+                lag = (self._heard - message.end) / SAMPLE_RATE + message.stretched
+                yield HypothesisUpdate(Hypothesis(words), lag)
         self._text.trim(end)
 
     # ------------------------------------------------------------------ the final text

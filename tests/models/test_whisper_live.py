@@ -13,7 +13,7 @@ import pytest
 
 from models.errors import Cancelled
 from models.interfaces import HypothesisUpdate, ListenRequest, Samples, SegmentResult
-from models.scheduling import ALONE, TOGETHER, Cadence, Urgency
+from models.scheduling import ALONE, SHORTEST_PERIOD, TOGETHER, Cadence, Urgency
 from models.whisper_decoding import AlignedWord, Decoded, Thresholds
 from models.whisper_jobs import Glance, Glimpse, Job, Outcome
 from models.whisper_live import WhisperTurn
@@ -207,9 +207,11 @@ def test_what_is_dear_is_done_less_often(cost: float, turns: int, period: float)
     others = [model.cadence.turn() for _ in range(turns - 1)]
     for other in others:
         other.__enter__()
-    turn(model, speech(12))
+    results = turn(model, speech(12))
     at = seen(model)
     assert np.diff(at[1:]).mean() == pytest.approx(period, abs=0.032)
+    lags = [result.lag for result in results if isinstance(result, HypothesisUpdate)]
+    assert lags[-1] == pytest.approx(period - SHORTEST_PERIOD)
 
 
 def test_one_look_at_a_time_and_its_lag_is_told() -> None:

@@ -28,6 +28,7 @@ from tests.models.engines.test_whisper_words import (
     NEVER_HEARD,
     VOICES,
     card_of,
+    hold_back,
     one_after_another,
     say,
     silence,
@@ -382,6 +383,17 @@ def test_frames_of_a_stream_are_those_of_the_models_own_extractor(engine: Any, s
     ours = mel.window(frames)
     # Before the stream there is silence here, and its own mirror image there.
     assert np.abs(ours[:, 2:] - expected[:, 2:frames]).max() < 2e-3
+
+
+def test_recordings_take_the_model_for_a_window_at_a_time_while_people_speak(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = turn_of(*COMMANDS, gap=1.0)
+    hold_back(engine, monkeypatch, jobs=3)
+    before = engine.lane.batches, engine.lane.items
+    with engine.cadence.turn():
+        assert text_of(in_a_file(engine, samples, tmp_path / "long.wav")) != ""
+    assert engine.lane.items - before[1] == engine.lane.batches - before[0] >= 3
 
 
 def test_turns_at_once_get_each_its_own_words(engine: Any) -> None:
