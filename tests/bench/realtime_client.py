@@ -75,8 +75,8 @@ class RealtimeClient:
 
 
 @asynccontextmanager
-async def realtime_client(server_url: str) -> AsyncIterator[RealtimeClient]:
-    """Connect to a server (`ws://...`) with voice activity detection on."""
-    path = realtime_path(min_silence_duration_ms=str(round(1000 * SILENCE_DURATION)))
+async def realtime_client(server_url: str, **query: str) -> AsyncIterator[RealtimeClient]:
+    """Connect to a server (`ws://...`) with voice activity detection on, and with further query parameters."""
+    path = realtime_path(min_silence_duration_ms=str(round(1000 * SILENCE_DURATION)), **query)
     async with connect(server_url + path, compression=None, max_size=None, proxy=None) as connection:
         yield RealtimeClient(connection)
