@@ -24,12 +24,12 @@ from streaming.normalization_languages import Language
 from streaming.normalization_markup import strip_markup
 from streaming.normalization_reader import Reader
 from streaming.normalization_registry import language_of
-from streaming.normalization_rules import find
+from streaming.normalization_rules import find, find_address
 from streaming.normalization_spans import NormalizedText, Rewriting, Span, joined
 
 __all__ = ["NormalizedText", "Span", "normalize", "safe_end"]
 
-_PART = re.compile(r"[^\W\d_²³½⅓⅔¼¾]+|[0-9]+|\s+|.", re.DOTALL)
+_PART = re.compile(r"[^\W\d_²³½⅓⅔¼¾]+|[0-9]+|\s+|([*=_~#^+/|<>!?-])\1{3,}|.", re.DOTALL)
 
 _SCHEME = re.compile(r"(?:https?|ftp|wss?)\Z", re.IGNORECASE)
 
@@ -42,7 +42,7 @@ def normalize(text: str, language: str, *, dictionary: Mapping[str, str] | None 
     """
     spoken_in, said = language_of(language), pronunciations(dictionary)
     result = Rewriting()
-    for stretch in stretches(text, spoken_in):
+    for stretch in stretches(text, spoken_in, said.phrases(text)):
         stripped = strip_markup(
             text[stretch.start : stretch.end],
             first_of_line=stretch.first_of_line,
@@ -61,6 +61,12 @@ def safe_end(text: str, language: str) -> int:
     return last_cut(text, language_of(language))
 
 
+def _in_address(reader: Reader, at: int, end: int) -> bool:
+    """Whether a word of the dictionary is the beginning of an address, which reads its words by the dictionary, too."""
+    address = find_address(reader, at) if reader.at(end) in (".", "@", "-", "_") else None
+    return address is not None and address.end > end
+
+
 def _scheme(text: str, at: int, end: int) -> tuple[int, int] | None:
     """Where the scheme that ends a run of letters begins, and where the address behind it does."""
     found = _SCHEME.search(text, max(at, end - 5), end)
@@ -72,19 +78,21 @@ def _read(text: str, language: Language | None, said: Pronunciations) -> Normali
     """Read a stretch without marks by the rules of its language."""
     result = Rewriting()
     reader = None if language is None else Reader(text, language, said)
-    at = 0
+    at = kept = 0
     while (part := _PART.match(text, at)) is not None:
-        end = part.end()
-        if (own := said.find(text, at)) is not None:
+        start, end, spoken = at, part.end(), ""
+        own = said.find(text, at)
+        if own is not None and not (reader is not None and _in_address(reader, at, own[0])):
             end, spoken = own
-            result.say(spoken, at, end)
         elif reader is not None and (found := find(reader, at, end)) is not None:
-            end = found.end
-            result.say(found.spoken, at, end)
+            end, spoken = found.end, found.spoken
         elif reader is None and text.startswith("://", end) and (address := _scheme(text, at, end)) is not None:
-            scheme, end = address
-            result.keep(text[at:scheme], at)
+            start, end = address
         else:
-            result.keep(part[0], at)
-        at = end
+            at = end
+            continue
+        result.keep(text[kept:start], kept)
+        result.say(spoken, start, end)
+        at = kept = end
+    result.keep(text[kept:], kept)
     return result.done()

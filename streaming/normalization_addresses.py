@@ -36,7 +36,7 @@ _TOP = _SURE | words("es it pt nl be at ch se no fi dk pl ru jp cn in br au nz m
 _SPOKEN_TOPS = words("com org net gov mil dev app co info biz online cloud tech site shop blog")
 _SPOKEN_ENDINGS = words("zip gif ini toml yaml yml json jpeg wav")
 _TOKEN = re.compile(r"[0-9]{1,64}|[^\W\d_]{1,200}|.", re.S)
-_CAMEL = re.compile(r"[A-Z]?[a-z\u00df-\u024f]{1,80}|[A-Z]{1,80}(?![a-z])|[0-9]{1,64}|_+|.", re.S)
+_CAMEL = re.compile(r"[A-Z]?[a-z\u00df-\u024f]{1,80}|[A-Z]{1,80}(?![a-z])|[0-9]{1,64}|_{1,80}|.", re.S)
 
 
 def scheme_end(text: str, at: int) -> int | None:

@@ -7,7 +7,7 @@ are still open; the rules of the normaliser never look across one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from streaming.normalization_languages import Language, words
@@ -16,7 +16,7 @@ from streaming.normalization_words import FOLLOWS_NAMES, is_abbreviation
 
 _GAP = re.compile(r"\s+|(?<=[。！？])(?=[\u3041-\u30ff\u3400-\u9fff])")
 _EDGES = "\"'()[]{}“”‘’«»„‚*_~`.,;:!?…¿¡。！？，、；："
-_PLAIN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_PLAIN = re.compile(r"[^\W\d_]{1,64}(?:['’-][^\W\d_]{1,64}){0,32}")
 _SHORT = frozenset("aàáâäeèéêiìoòóôuyñ")
 """Words of one letter; any other letter alone may be part of a formula."""
 TOKEN_LIMIT = 64
@@ -48,11 +48,11 @@ class _Wholes:
         return self.index < len(self.spans) and self.spans[self.index][0] < place
 
 
-def stretches(text: str, language: Language | None) -> Iterator[Stretch]:
-    """All of a text, in order."""
+def stretches(text: str, language: Language | None, phrases: Iterable[tuple[int, int]] = ()) -> Iterator[Stretch]:
+    """All of a text, in order. There is no cut within one of the `phrases`, which are in order."""
     blanks = text[: len(text) - len(text.lstrip())]
     start, first_of_line = 0, not blanks or "\n" in blanks
-    for cut, new_line in _cuts(text, language, final=True):
+    for cut, new_line in _cuts(text, language, phrases, final=True):
         yield Stretch(start, cut, first_of_line, new_line)
         start, first_of_line = cut, new_line
     if start < len(text):
@@ -62,14 +62,16 @@ def stretches(text: str, language: Language | None) -> Iterator[Stretch]:
 def last_cut(text: str, language: Language | None) -> int:
     """The last cut that stays one whatever follows the text; 0 if there is none."""
     found = 0
-    for cut, _ in _cuts(text, language, final=False):
+    for cut, _ in _cuts(text, language, (), final=False):
         found = cut
     return found
 
 
-def _cuts(text: str, language: Language | None, *, final: bool) -> Iterator[tuple[int, bool]]:
+def _cuts(
+    text: str, language: Language | None, phrases: Iterable[tuple[int, int]], *, final: bool
+) -> Iterator[tuple[int, bool]]:
     """Places to cut at, and whether a new line begins there."""
-    wholes = _whole_marks(text)
+    wholes = _Wholes(text, sorted((*_whole_marks(text), *phrases)))
     open_from = len(text) + 1 if final else _unfinished(text)
     gaps = _GAP.finditer(text)
     gap = next(gaps, None)
@@ -89,11 +91,10 @@ def _cuts(text: str, language: Language | None, *, final: bool) -> Iterator[tupl
         start, gap = gap.end(), following
 
 
-def _whole_marks(text: str) -> _Wholes:
-    spans: list[tuple[int, int]] = []
-    if "[" in text or "<" in text:
-        spans = sorted(found.span() for pattern in WHOLE for found in pattern.finditer(text))
-    return _Wholes(text, spans)
+def _whole_marks(text: str) -> list[tuple[int, int]]:
+    if "[" not in text and "<" not in text:
+        return []
+    return [found.span() for pattern in WHOLE for found in pattern.finditer(text)]
 
 
 def _unfinished(text: str) -> int:
@@ -119,7 +120,7 @@ def _free(left: str, right: str | None, language: Language | None) -> bool:
         return False
     if (
         core in language.currencies
-        or core in language.units
+        or (core in language.units and "." in left)
         or core in language.magnitudes
         or core.casefold() in _ROMAN
     ):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
+
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class Pronunciations:
@@ -15,9 +18,18 @@ class Pronunciations:
 
     def __init__(self, entries: Mapping[str, str]) -> None:
         self._keys: dict[str, list[tuple[str, str]]] = {}
+        self._has_phrases = any(map(str.isspace, "".join(entries)))
         for key, spoken in sorted(entries.items(), key=lambda entry: -len(entry[0])):
             if key.strip():
                 self._keys.setdefault(_head(key, 0), []).append((key, spoken))
+
+    def phrases(self, text: str) -> list[tuple[int, int]]:
+        """Where keys of several words stand in a text."""
+        if not self._has_phrases:
+            return []
+        found = ((at, self.find(text, at)) for at in (word.start() for word in _WORD.finditer(text)))
+        spans = ((at, key[0]) for at, key in found if key is not None)
+        return [(at, end) for at, end in spans if any(map(str.isspace, text[at:end]))]
 
     def __bool__(self) -> bool:
         return bool(self._keys)

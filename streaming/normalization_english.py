@@ -131,7 +131,7 @@ def _currencies() -> dict[str, Currency]:
 
 
 def _abbreviations() -> dict[str, Abbreviation]:
-    names = {"dr": "Doctor", "mr": "Mister", "mrs": "Missus", "ms": "Miz", "prof": "Professor", "st": "Saint"}
+    names = {"dr": "Doctor", "ms": "Miz", "prof": "Professor", "st": "Saint"}
     ranks = {
         "gen": "General", "sen": "Senator", "rep": "Representative", "gov": "Governor", "capt": "Captain",
         "lt": "Lieutenant", "col": "Colonel", "sgt": "Sergeant", "rev": "Reverend", "mt": "Mount", "ft": "Fort",
@@ -139,10 +139,10 @@ def _abbreviations() -> dict[str, Abbreviation]:
     }  # fmt: skip
     always = {
         "e.g": "for example", "i.e": "that is", "a.k.a": "also known as",
-        "w/": "with", "w/o": "without",
+        "w/": "with", "w/o": "without", "mr": "Mister", "mrs": "Missus", "vs": "versus", "etc": "et cetera",
     }  # fmt: skip
     dotted = {
-        "etc": "et cetera", "vs": "versus", "approx": "approximately", "ca": "circa", "cf": "compare", "jr": "Junior",
+        "approx": "approximately", "ca": "circa", "cf": "compare", "jr": "Junior",
         "sr": "Senior", "inc": "Incorporated", "ltd": "Limited", "corp": "Corporation", "dept": "department",
         "govt": "government", "assn": "association", "univ": "University", "ave": "Avenue", "blvd": "Boulevard",
         "rd": "Road", "est": "established", "jan": "January", "feb": "February", "aug": "August", "sept": "September",
@@ -160,8 +160,6 @@ def _abbreviations() -> dict[str, Abbreviation]:
         **{short: Abbreviation(spoken) for short, spoken in always.items()},
         **{short: Abbreviation(spoken, "dot") for short, spoken in dotted.items()},
         **{short: Abbreviation(spoken, "dotted number") for short, spoken in numbered.items()},
-        "vs": Abbreviation("versus"),
-        "etc": Abbreviation("et cetera"),
     }
 
 

@@ -39,9 +39,10 @@ UNFINISHED = re.compile(
 
 WHOLE_LINE = re.compile(r"[|]|```|~~~")
 """A line that begins so is read at once."""
-_RULE = re.compile(r"\s*(?:([-*_=])[ \t]*(?:\1[ \t]*){2,200}|[|:\- \t]{3,400}|(?:```|~~~)[^`\n]{0,80})\Z")
+_RULE = re.compile(r"(?:([-*_=])[ \t]{0,8}(?:\1[ \t]{0,8}){2,200}|[|:\- \t]{3,400}|(?:```|~~~)[^`\n]{0,80})\Z")
 _PREFIX = re.compile(r"(?:>[ \t]?){1,8}|#{1,6}(?=[ \t])[ \t]{1,4}|[-*+•][ \t]{1,8}(?:\[[ xX]\][ \t]{1,4})?")
 _NUMBERED = re.compile(r"([0-9]{1,3})\)(?=[ \t])")
+_PIPES = re.compile(r"[| \t]+")
 _FOOTNOTE = re.compile(r"\[\^[^\[\]\s]{1,20}\]:?")
 _AUTOLINK = re.compile(
     rf"<([A-Za-z][A-Za-z0-9+.-]{{1,20}}:[^\s<>]{{1,{TARGET_LIMIT}}}|[\w.+-]{{1,64}}@[\w.-]{{1,255}})>"
@@ -203,15 +204,21 @@ class _Inline:
 
     def _pipe(self, at: int) -> int:
         """Between two cells a comma, at either end of a row nothing; elsewhere a pipe needs a blank on both sides."""
-        text, end = self._text, at + 1
-        while end < len(text) and text[end] in "| \t":
-            end += 1
+        text = self._text
+        run = _PIPES.match(text, at)
+        end = at + 1 if run is None else run.end()
         start = self._blanks_before(at)
         if self._table is not None:
             first, last = at == self._table.start, end >= self._table.stop
-            return self._drop(at if first else start, end, "" if first or last else ", ")
+            return self._drop(at if first else start, end) if first or last else self._comma(start, end)
         alone = start < at and text[at + 1 : at + 2] in ("", " ", "\t") and end < len(text)
-        return self._drop(start, end, ", ") if alone else end
+        return self._comma(start, end) if alone else end
+
+    def _comma(self, start: int, end: int) -> int:
+        """The comma is a mark of the word before, which is written without it."""
+        self._keep(start)
+        self._result.say(",", start, start)
+        return self._drop(start, end, " ")
 
     def _emoji(self, at: int, end: int) -> int:
         run = self._text[at:end]

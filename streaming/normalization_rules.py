@@ -93,6 +93,11 @@ _SIGNS: dict[str, tuple[Rule, ...]] = {
 }
 
 
+def find_address(reader: Reader, at: int) -> Found | None:
+    """An address, or the name of a file, that begins at a place."""
+    return next((found for rule in _ADDRESSES if (found := rule(reader, at)) is not None), None)
+
+
 def find(reader: Reader, at: int, end: int) -> Found | None:
     """What the first rule that fits has read from a place on; its run of letters or digits ends at `end`."""
     character = reader.text[at]

@@ -27,6 +27,11 @@ class NormalizedText:
     text: str
     spans: tuple[Span, ...]
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing is said otherwise, and nothing is left out before the end."""
+        return len(self.spans) == 1 and self.spans[0].verbatim and self.spans[0].start == 0
+
     def source(self, start_char: int, end_char: int) -> tuple[int, int]:
         """The written characters of spoken ones; those of a whole expansion, if these are within one."""
         first, last = self._at(start_char), self._at(max(end_char - 1, start_char))
@@ -87,6 +92,10 @@ class Rewriting:
 
 def joined(first: NormalizedText, second: NormalizedText) -> NormalizedText:
     """`second` was made of the text of `first`: the same text, with spans that lead to what `first` was made of."""
+    if first.unchanged:
+        return second
+    if second.unchanged and len(second.text) == len(first.text):
+        return first
     result = Rewriting()
     index = 0
     for span in second.spans:

@@ -14,10 +14,10 @@ from streaming.normalization_reader import BLANKS, Found, Reader
 _ROMAN = re.compile(r"(X{0,3}|XL|LX{0,3})(IX|IV|V?I{0,3})(?![\w&#+/]|[-.]\w)")
 _HEAD = re.compile(r"[^\W\d_]{1,20}[°º]?")
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50}
-_AFTER_FIRST = re.compile(r"['’]s\b|[.,;:!?)]|\s+(?:of|was|ruled|reigned|died|became|and)\b|\s*\Z")
+_AFTER_FIRST = re.compile(r"['’]s\b|[.,;:!?)]|\s{1,4}(?:of|was|ruled|reigned|died|became|and)\b|\s{0,4}\Z")
 _STREETS = {"st": "Street", "dr": "Drive"}
 _IN_STREETS = words("apt suite unit north south east west")
-FOLLOWS_NAMES = re.compile(r"(?:St|Dr)\b|[IVXL]{2,}\b")
+FOLLOWS_NAMES = re.compile(r"(?:St|Dr)\b|[IVXL]{2,8}\b")
 """What is read otherwise behind a word with a capital, in English."""
 
 
@@ -71,7 +71,7 @@ def _keeps_stop(reader: Reader, short: str, need: str, dot: str, end: int) -> bo
     """Whether the full stop of an abbreviation ends a sentence, too."""
     if not dot or need.endswith(("number", "name")):
         return False
-    if short in stops.CONTINUING or "." in short:
+    if short in stops.CONTINUING or short in stops.TITLES or "." in short:
         return not reader.text[end : end + 1].strip() and not reader.after_blanks(end).strip()
     return reader.ends_sentence(end)
 
