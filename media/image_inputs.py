@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from media.errors import ApiError
 from media.fetch import Fetcher, Limits
@@ -20,6 +20,7 @@ from media.image_options import ImageSource
 from media.jobs.desk import input_prefix
 from media.services import Services
 from media.uploads import MEGABYTE, too_large
+from models.image_files import UNREADABLE
 
 MOST_PIXELS = 64 * 1_000_000
 """Of one image: a small file may hold far more than any memory."""
@@ -27,9 +28,13 @@ FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bm
 HINTS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""Exif's words for a camera that was held a quarter of a turn either way; engines turn such pictures upright."""
+
+
 @dataclass(slots=True)
 class Picture:
-    """An image on disk: what it was called in the request, its ending, its size in pixels, and a digest of the file."""
+    """An image on disk: what it was called, its ending, its size in pixels when upright, and a digest of the file."""
 
     path: Path
     param: str
@@ -126,7 +131,9 @@ def _look(path: Path, param: str) -> Picture:
             if size[0] * size[1] > MOST_PIXELS:
                 raise too_large(f"the image has more than {MOST_PIXELS // 1_000_000} million pixels", param)
             image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+                size = size[::-1]
+    except UNREADABLE as error:
         known = ", ".join(kind.lower() for kind in FORMATS)
         raise ApiError(
             400, "invalid_image", f"this is no whole image of a kind known here: {known}", param=param

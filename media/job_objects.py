@@ -54,6 +54,8 @@ async def progress(services: Services, request: Request, job: Job) -> dict[str, 
         return None
     known = dict(job.progress)
     previews = known.pop("previews", {})
+    if job.state.final and job.state is not State.SUCCEEDED:
+        previews = {}  # they went with the attempt
     total = known.get("total")
     known["percent"] = round(100 * min(known["done"] / total, 1.0), 1) if total else None
     known["previews"] = [

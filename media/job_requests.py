@@ -125,10 +125,10 @@ async def submit(services: Services, job: NewJob) -> Job:
     try:
         stored = await _queued(services, job)
     except ApiError:
-        await _forget_inputs(services, job.id)
+        await forget_inputs(services, job.id)
         raise
     if stored.id != job.id:
-        await _forget_inputs(services, job.id)
+        await forget_inputs(services, job.id)
     return stored
 
 
@@ -144,7 +144,8 @@ async def _queued(services: Services, job: NewJob) -> Job:
     return stored
 
 
-async def _forget_inputs(services: Services, id: str) -> None:
+async def forget_inputs(services: Services, id: str) -> None:
+    """Delete the files of a job that was not queued."""
     try:
         await services.blobs.delete([blob.key async for blob in services.blobs.list(input_prefix(id))])
     except BlobError as error:

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
-import av
-import av.error
 
+from media.blobs import BlobError
 from media.errors import ApiError
 from media.fetch import Fetcher, Limits
 from media.image_inputs import ImageInputs
 from media.image_options import ImageSource
+from media.job_requests import forget_inputs
 from media.jobs.desk import input_prefix
 from media.uploads import MEGABYTE, too_large
+from streaming.decode import UndecodableAudio, probe
 
 
 @dataclass(slots=True)
@@ -66,15 +67,21 @@ class VideoInputs:
     @property
     def digests(self) -> list[str]:
         """What tells these inputs from others."""
-        return [*self.pictures.digests, self._audio_digest]
+        return [str(len(self.places)), *self.pictures.digests, self._audio_digest]
 
     async def keep(self, job: str) -> tuple[Sequence[str], Sequence[str], str]:
-        """Keep everything as inputs of a job: the blobs of frames, of references, and of the sound ("" for none)."""
-        keys, _ = await self.pictures.keep(job)
-        audio = ""
-        if self.audio is not None:
-            audio = f"{input_prefix(job)}audio"
-            await self.pictures.services.blobs.put(audio, self.audio)
+        """Keep everything as inputs of a job: the blobs of frames, of references, and of the sound ("" for none).
+
+        Raises: BlobError, having kept nothing.
+        """
+        audio = f"{input_prefix(job)}audio" if self.audio is not None else ""
+        try:
+            keys, _ = await self.pictures.keep(job)
+            if self.audio is not None:
+                await self.pictures.services.blobs.put(audio, self.audio)
+        except BlobError:
+            await forget_inputs(self.pictures.services, job)
+            raise
         return keys[: len(self.places)], keys[len(self.places) :], audio
 
     async def _fetch(self, url: str, param: str) -> Path:
@@ -112,11 +119,10 @@ def _decoded(url: str, limit: int, param: str) -> bytes:
 def _look(path: Path, param: str) -> str:
     """A digest of a file that has sound in it. Blocks. Raises: ApiError 400 for any other."""
     try:
-        with av.open(str(path)) as container:
-            found = bool(container.streams.audio)
-    except (av.error.FFmpegError, ValueError, OSError):
-        found = False
-    if not found:
-        raise ApiError(400, "invalid_audio", "this is no file with sound of a kind known here", param=param)
+        probe(path)
+    except (UndecodableAudio, OSError) as error:
+        reason = str(error) if isinstance(error, UndecodableAudio) else "It cannot be read."
+        message = f"this is no file with sound of a kind known here: {reason}"
+        raise ApiError(400, "invalid_audio", message, param=param) from error
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from media.jobs import store
 from media.jobs.states import Job, State
 from media.services import Services
 from media.video_options import VideoJob
+from models.errors import UnknownModel
 
 STATUS = {
     State.QUEUED: "queued",
@@ -148,14 +149,21 @@ async def _outputs(services: Services, request: Request, job: Job) -> dict[str, 
         return None
     made = {output.pop("variant"): output for output in await outputs(services, request, job)}
     video = made["video"]
-    price = services.catalog.describe(job.model).price_per_video_second or 0.0
     return {
-        "cost": round(price * video["duration"], 6),
+        "cost": round(_price(services, job.model) * video["duration"], 6),
         "video_url": video["url"],
         "thumbnail_url": made["thumbnail"]["url"],
         "spritesheet_url": made["spritesheet"]["url"],
         **{name: value for name, value in video.items() if name != "url"},
     }
+
+
+def _price(services: Services, model: str) -> float:
+    """Of a second; a video outlives its model's card, with which its price has gone."""
+    try:
+        return services.catalog.describe(model).price_per_video_second or 0.0
+    except UnknownModel:
+        return 0.0
 
 
 def _whole(seconds: float | None) -> int | None:

@@ -12,13 +12,14 @@ from msgspec import Meta, Struct
 
 from media.dialects.frames import field_of
 from media.errors import ApiError
+from media.form_fields import form_values
 from media.image_options import ImageLora, ImageSource, Metadata, lora_weights
 from media.picture_sizes import USUAL_RATIO, named_size, shape, size_of_ratio, size_of_resolution
 from models.catalog import Card
-from models.errors import InvalidInput
+from models.errors import EngineError, InvalidInput
 from models.image_rules import Size
 from models.video_interfaces import FrameImage, VideoRequest
-from models.video_rules import frames_of, settled, spread
+from models.video_rules import checked_fps, frames_of, settled, spread
 
 SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 WIRE = {
@@ -173,6 +174,13 @@ def on_the_wire(error: InvalidInput) -> InvalidInput:
     return InvalidInput(error.message, field=WIRE.get(error.field or "", error.field), code=error.code)
 
 
+def spoken_of(error: EngineError) -> EngineError:
+    """The same error of a speech model, naming the client's field."""
+    if error.field:
+        error.field = f"speech.{'input' if error.field == 'text' else error.field}"
+    return error
+
+
 def _video_job(
     options: VideoOptions,
     card: Card,
@@ -181,7 +189,7 @@ def _video_job(
     references: Sequence[str],
     start: Size | None,
 ) -> VideoJob:
-    fps = options.fps or card.default_fps
+    fps = checked_fps(options.fps, card)
     count = _frame_count(options, fps, card)
     width, height = _size(options, card)
     request = settled(
@@ -220,10 +228,16 @@ def _refuse_unsupported(options: VideoOptions) -> None:
         if getattr(options.media, name):
             message = f"no model here starts from videos: leave media.{name} out, or send pictures"
             raise ApiError(400, "unsupported_parameter", message, param=f"media.{name}")
-    if options.speech is not None and options.media.audio_inputs:
+    refuse_tracks(options)
+
+
+def refuse_tracks(options: VideoOptions, files: int = 0) -> None:
+    """Raises: ApiError 400 when a clip is to have more than one track; `files` of sound come with the request."""
+    given = len(options.media.audio_inputs) + files
+    if options.speech is not None and given:
         message = "a clip has one track: send speech or media.audio_inputs"
         raise ApiError(400, "invalid_value", message, param="speech")
-    if len(options.media.audio_inputs) > 1:
+    if given > 1:
         message = "a clip has one track: send one of media.audio_inputs"
         raise ApiError(400, "invalid_value", message, param="media.audio_inputs")
 
@@ -272,23 +286,8 @@ def _placed(frames: Sequence[tuple[str, int | str | None]], count: int) -> tuple
 
 def read_form(fields: list[tuple[str, str]]) -> VideoOptions:
     """The text fields of a multipart form. Raises: ApiError 400 that names the field."""
-    values: dict[str, Any] = {}
-    for name, text in fields:
-        outer, _, inner = name.removesuffix("]").partition("[")
-        if outer == "input_reference" and inner:  # as OpenAI's SDK writes an object in a form
-            values.setdefault(outer, {})[inner] = text
-        elif outer in JSON_FIELDS:
-            values[outer] = _object(outer, text)
-        elif outer in VideoOptions.__struct_fields__:
-            values[outer] = text
+    values = form_values(fields, VideoOptions.__struct_fields__, JSON_FIELDS)
     try:
         return msgspec.convert(values, VideoOptions, strict=False)
     except msgspec.ValidationError as error:
         raise ApiError(400, "invalid_value", str(error), param=field_of(error)) from error
-
-
-def _object(name: str, text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise ApiError(400, "invalid_value", f"{name} must be JSON", param=name) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 from starlette.requests import Request
@@ -16,12 +16,24 @@ from media.errors import ApiError
 from media.image_inputs import ImageInputs, check_sizes
 from media.image_options import read_json
 from media.services import Services, services_of
-from media.uploads import MEGABYTE, Form, receiving
+from media.uploads import MEGABYTE, Form, UploadedFile, receiving
 from media.video_inputs import VideoInputs
-from media.video_options import VideoOptions, given_frames, read_form, references, video_job
+from media.video_options import (
+    Narration,
+    VideoOptions,
+    given_frames,
+    read_form,
+    references,
+    refuse_tracks,
+    spoken_of,
+    video_job,
+)
 from models.catalog import Card
+from models.errors import EngineError
 
 KIND: Final = "video"
+FRAMES, SOUND, REFERENCES = ("input_reference", "frame_images"), ("audio", "audio_inputs"), "reference_images"
+"""Fields of a form whose files are pictures of frames, sound, and pictures to be referred to."""
 MOST_PICTURES = 20
 """Of a form, each as large as a picture may be."""
 
@@ -32,7 +44,7 @@ async def video_request(request: Request) -> AsyncIterator[tuple[VideoOptions, C
 
     Raises: ApiError or InvalidInput that names the field.
     """
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         async with _form(request) as found:
             yield found
         return
@@ -51,27 +63,42 @@ async def _form(request: Request) -> AsyncIterator[tuple[VideoOptions, Card, Vid
     async with receiving(request, services.spools, MOST_PICTURES * limit * MEGABYTE) as form:
         await form.read(request)
         options = read_form(form.fields)
-        files = [file for name, file in form.all_files if name in ("input_reference", "frame_images")]
-        if files and given_frames(options):
+        files = _files(form)
+        refuse_tracks(options, sum(name in SOUND for name, _ in files))
+        starts = [file for name, file in files if name in FRAMES]
+        if starts and given_frames(options):
             message = "pictures of frames come as files or by URL, not both"
             raise ApiError(400, "invalid_value", message, param="input_reference")
-        places: list[int | Literal["first", "last"] | None] = [None] * len(files)
-        card = _early(options, request, [("", place) for place in places])
+        card = _early(options, request, [("", None) for _ in starts])
         inputs = VideoInputs(ImageInputs(services, tenant_of(request), form.directory))
-        for file, place in zip(files, places, strict=True):
-            await inputs.add_frame(file.path, place, "input_reference")
+        for file in starts:
+            await inputs.add_frame(file.path, None, "input_reference")
         await _gather(options, inputs)
-        await _take_files(form, inputs)
+        for name, file in files:
+            if name in SOUND:
+                await inputs.set_audio(file.path, name)
+            elif name not in FRAMES:
+                await inputs.add_reference(file.path, name)
         await anyio.to_thread.run_sync(check_sizes, inputs.pictures.images, limit)
         yield options, card, inputs
 
 
-async def _take_files(form: Form, inputs: VideoInputs) -> None:
-    for name, file in form.all_files:
-        if name == "reference_images":
-            await inputs.add_reference(file.path, name)
-        elif name in ("audio", "audio_inputs"):
-            await inputs.set_audio(file.path, name)
+def _files(form: Form) -> list[tuple[str, UploadedFile]]:
+    """The files of a form by the names of their fields; an empty one without a name is what nobody has chosen.
+
+    Raises: ApiError 400 for a field that takes none: a clip without a picture that was sent is not what was meant.
+    """
+    found: list[tuple[str, UploadedFile]] = []
+    for field, file in form.all_files:
+        name = field.partition("[")[0]
+        if not (file.filename or file.size):
+            continue
+        if name not in (*FRAMES, *SOUND, REFERENCES):
+            message = f"there is no field {field[:100]!r} for a file: pictures of frames are input_reference"
+            message += f" or frame_images, others {REFERENCES}, and sound is audio"
+            raise ApiError(400, "unsupported_parameter", message, param=field[:100])
+        found.append((name, file))
+    return found
 
 
 async def _gather(options: VideoOptions, inputs: VideoInputs) -> None:
@@ -88,15 +115,23 @@ def _early(options: VideoOptions, request: Request, files: list[tuple[str, int |
     services = services_of(request)
     frames = files or [("", given.frame) for given in given_frames(options)]
     card = services.card(_model(options, services, starts=bool(frames)), KIND)
-    if not options.prompt.strip() and not frames:
-        raise ApiError(400, "missing_required_parameter", "prompt is empty: say what is to be seen", param="prompt")
+    check_prompt(options.prompt, starts=bool(frames))
     video_job(options, card, loras_folder(services), frames, references(options))
     if options.speech is not None:
-        voice = services.card(options.speech.model, "speech")
+        voice = _voice(options.speech, services)
+        if not options.speech.input.strip():
+            message = "speech.input is empty: say what is to be spoken, or leave speech out"
+            raise ApiError(400, "missing_required_parameter", message, param="speech.input")
         if len(options.speech.input) > voice.max_input_chars:
             message = f"speech.input is longer than the {voice.max_input_chars} characters that {voice.id} takes"
             raise ApiError(400, "string_above_max_length", message, param="speech.input")
     return card
+
+
+def check_prompt(prompt: str, *, starts: bool) -> None:
+    """Raises: ApiError 400 when there is nothing to go by: no words, and no picture that it `starts` from."""
+    if not prompt.strip() and not starts:
+        raise ApiError(400, "missing_required_parameter", "prompt is empty: say what is to be seen", param="prompt")
 
 
 def _model(options: VideoOptions, services: Services, *, starts: bool) -> str:
@@ -110,6 +145,13 @@ def _model(options: VideoOptions, services: Services, *, starts: bool) -> str:
         if card.task == KIND and (card.frame_images if starts else card.generates) and catalog.missing(card) is None
     )
     return next(able, "auto")
+
+
+def _voice(speech: Narration, services: Services) -> Card:
+    try:
+        return services.card(speech.model, "speech")
+    except EngineError as error:
+        raise spoken_of(error) from None
 
 
 def loras_folder(services: Services) -> Path | None:

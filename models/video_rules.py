@@ -25,6 +25,8 @@ from models.image_rules import (
 from models.video_interfaces import FrameImage, VideoRequest
 
 HIGHEST_FPS = 60
+LONGEST_SIDE = 8192
+"""In pixels: no H.264 level has a longer one by much, and a picture to start from may be any shape."""
 USUAL_QUALITY, WORST_QUALITY = 20, 51
 CODECS = {"mp4": ("h264",), "webm": ("vp9", "av1")}
 """Container -> codecs that go into it, the usual first."""
@@ -38,9 +40,7 @@ def settled(request: VideoRequest, card: Card, start: Size | None = None) -> Vid
     """
     check_prompt(request, card)
     check_loras(request, card)
-    fps = request.fps or card.default_fps
-    if not 1 <= fps <= HIGHEST_FPS:
-        raise InvalidInput(f"A clip has 1 to {HIGHEST_FPS} frames a second, not {fps}.", field="fps")
+    fps = checked_fps(request.fps, card)
     frames = _frames(request, card)
     _check_pictures(request, card, frames)
     if not 0 <= request.quality <= WORST_QUALITY:
@@ -49,6 +49,11 @@ def settled(request: VideoRequest, card: Card, start: Size | None = None) -> Vid
     if not 0 <= seed <= LARGEST_SEED:
         raise InvalidInput(f"The seed must be between 0 and {LARGEST_SEED}.", field="seed")
     width, height = checked_size(request.width, request.height, card, start)
+    if max(width, height) > LONGEST_SIDE:
+        message = (
+            f"A clip of {width}x{height} pixels is more than {LONGEST_SIDE} long: crop the picture, or say a size."
+        )
+        raise InvalidInput(message, field="width" if request.width or request.height else "frame_images")
     return msgspec.structs.replace(
         request,
         width=width,
@@ -61,6 +66,13 @@ def settled(request: VideoRequest, card: Card, start: Size | None = None) -> Vid
         codec=_codec(request),
         quality=request.quality or USUAL_QUALITY,
     )
+
+
+def checked_fps(fps: int, card: Card) -> int:
+    """Frames a second asked for, zero being open. Raises: InvalidInput."""
+    if fps and not 1 <= fps <= HIGHEST_FPS:
+        raise InvalidInput(f"A clip has 1 to {HIGHEST_FPS} frames a second, not {fps}.", field="fps")
+    return fps or card.default_fps
 
 
 def nearest_frames(wanted: float, card: Card) -> int:
@@ -106,7 +118,9 @@ def _check_pictures(request: VideoRequest, card: Card, frames: int) -> None:
     if pictures and not card.frame_images:
         raise InvalidInput("This model takes no pictures of frames.", field="frame_images")
     if len(pictures) > card.max_frame_images:
-        raise InvalidInput(f"This model takes at most {card.max_frame_images} frames.", field="frame_images")
+        raise InvalidInput(
+            f"This model takes at most {card.max_frame_images} pictures of frames.", field="frame_images"
+        )
     if len({picture.frame for picture in pictures}) < len(pictures):
         raise InvalidInput("Two pictures are of the same frame.", field="frame_images")
     places = {0: "first", frames - 1: "last"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import anyio
@@ -20,18 +21,20 @@ from media.image_options import read_json
 from media.job_events import JobEvents
 from media.job_requests import Preferences, new_job, preferences_of, submit
 from media.jobs import store
-from media.jobs.desk import input_prefix, job_prefix
+from media.jobs.desk import job_prefix
 from media.jobs.states import Job, State
 from media.jobs.watching import until_final
 from media.openapi import Operation
-from media.services import Services, services_of
+from media.services import services_of
 from media.video_inputs import VideoInputs
 from media.video_objects import VideoList, VideoObject, poll_after, present, present_in_list
 from media.video_options import VideoJob, VideoOptions, video_job
+from media.video_remixes import RemixBody, remixed
 from media.video_requests import KIND, loras_folder, video_request
 from models.catalog import Card
-from models.video_interfaces import VideoRequest
 
+ID = re.compile(r"^[\w-]{0,128}$")
+"""Anything else was never given to a video, and not every database would look for it."""
 STEP_PIXELS_PER_SECOND = 2_000_000.0
 """What a step of a frame is taken to cost, for tenants to get equal shares: only the proportions matter."""
 STOP_SECONDS = 30.0
@@ -42,16 +45,8 @@ class VideoQuery(Struct, kw_only=True):
     """A page of the list."""
 
     limit: Annotated[int, Meta(ge=0, le=100)] = 20
-    after: str = ""
+    after: Annotated[str, Meta(pattern=ID.pattern)] = ""
     order: Literal["asc", "desc"] = "desc"
-
-
-class RemixBody(Struct, kw_only=True):
-    """What is to be different: the words; the seed and everything else stay."""
-
-    prompt: Annotated[str, Meta(min_length=1, max_length=32_000)]
-    seed: int | None = None
-    webhook: str = ""
 
 
 class VideoDeleted(Struct):
@@ -194,44 +189,12 @@ async def events(request: Request) -> Response:
 async def remix(request: Request) -> Response:
     """A clip like one that is there, with other words."""
     body: RemixBody = read_json(await json_body(request), RemixBody)
-    services, source = services_of(request), await _video(request)
-    if source.state is not State.SUCCEEDED:
-        message = f"only a completed video can be remixed, this one is {source.state}"
-        raise ApiError(409, "video_not_ready", message, param="id")
+    source = await _video(request)
     preferences = preferences_of(request, body.webhook, never_waits=True)
-    card = services.card(source.model, KIND)
-    wanted, id = msgspec.convert(source.request, VideoJob), store.new_id()
-    asked = msgspec.structs.replace(wanted.request, prompt=body.prompt)
-    if body.seed is not None:
-        asked = msgspec.structs.replace(asked, seed=body.seed)
-    if len(body.prompt) > card.max_input_chars:
-        message = f"the prompt is longer than {card.max_input_chars} characters"
-        raise ApiError(400, "string_above_max_length", message, param="prompt")
-    asked = await _with_copies(services, asked, source.id, id)
-    wanted = msgspec.structs.replace(wanted, request=asked, remixed_from=source.id)
+    id = store.new_id()
+    wanted = await remixed(services_of(request), source, body, id)
     told = [source.id, msgspec.to_builtins(body)]
     return await _submitted(request, preferences, id, source.model, wanted, told, source.metadata)
-
-
-async def _with_copies(services: Services, asked: VideoRequest, source: str, id: str) -> VideoRequest:
-    """A request with inputs of its own: those of another job go with that."""
-
-    async def copied(blob: str) -> str:
-        if not blob:
-            return ""
-        own = input_prefix(id) + blob.removeprefix(input_prefix(source))
-        async with services.blobs.local(blob) as path:
-            await services.blobs.put(own, path)
-        return own
-
-    return msgspec.structs.replace(
-        asked,
-        frame_images=tuple(
-            [msgspec.structs.replace(each, path=await copied(each.path)) for each in asked.frame_images]
-        ),
-        reference_paths=tuple([await copied(blob) for blob in asked.reference_paths]),
-        audio_path=await copied(asked.audio_path),
-    )
 
 
 # ---------------------------------------------------------------------- what all of them do
@@ -239,12 +202,13 @@ async def _with_copies(services: Services, asked: VideoRequest, source: str, id:
 
 async def _video(request: Request) -> Job:
     services, id = services_of(request), request.path_params["id"]
-    return _existing(await services.database.run(store.get, tenant_of(request), id), request)
+    job = await services.database.run(store.get, tenant_of(request), id) if ID.fullmatch(id) else None
+    return _existing(job, request)
 
 
 def _existing(job: Job | None, request: Request) -> Job:
     if job is None or job.kind != KIND:
-        raise ApiError(404, "video_not_found", f"there is no video {request.path_params['id']!r}", param="id")
+        raise ApiError(404, "video_not_found", f"there is no video {request.path_params['id'][:100]!r}", param="id")
     return job
 
 

@@ -12,8 +12,8 @@ import msgspec
 from media.jobs.desk import Desk, Outcome, Output
 from media.jobs.states import Job, Usage
 from media.local import LocalModels
-from media.video_options import Narration, VideoJob, on_the_wire
-from models.errors import EngineFailed, InvalidInput
+from media.video_options import Narration, VideoJob, on_the_wire, spoken_of
+from models.errors import EngineError, EngineFailed, InvalidInput
 from models.interfaces import ImagePreview
 from models.run import Steps
 from models.video_interfaces import VideoRequest, VideoResult
@@ -99,7 +99,10 @@ async def _with_files(wanted: VideoJob, desk: Desk, inputs: AsyncExitStack) -> V
     asked = wanted.request
     audio = await local(asked.audio_path) if asked.audio_path else ""
     if wanted.speech is not None:
-        audio = str(await _narrate(wanted.speech, desk))
+        try:
+            audio = str(await _narrate(wanted.speech, desk))
+        except EngineError as error:
+            raise spoken_of(error) from None
     directory = desk.directory / "clip"
     await anyio.Path(directory).mkdir(exist_ok=True)
     return msgspec.structs.replace(

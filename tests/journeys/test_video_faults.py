@@ -128,6 +128,28 @@ def test_server_and_worker_killed_and_started_again(tmp_path: Path, client: http
         assert len([name for name in files_of(data_dir, video["id"]) if name.startswith("video.mp4")]) == 1
 
 
+def test_of_a_failed_attempt_no_picture_is_promised(tmp_path: Path, client: httpx.Client) -> None:
+    with running_server(tmp_path / "data", **filmer(tmp_path)) as server:
+        video = film(client, server.url, "decode raise")
+        seen = [job for _, job in events(client, server.url, video["id"]) if job["progress"]]
+        assert (seen[-1]["status"], seen[-1]["progress"]["previews"]) == ("failed", [])
+        assert client.get(f"{server.url}/v1/videos/{video['id']}").json()["progress_details"]["previews"] == []
+
+
+def test_a_video_outlives_its_model(tmp_path: Path, client: httpx.Client) -> None:
+    settings = filmer(tmp_path)
+    with running_server(tmp_path / "data", **settings) as server:
+        video = film(client, server.url, "film")
+        until(client, server.url, video["id"], "succeeded")
+    (tmp_path / "cards" / "filmer.toml").unlink()
+    with running_server(tmp_path / "data", **settings) as server:
+        (found,) = client.get(f"{server.url}/v1/videos").json()["data"]
+        assert (found["id"], found["status"], found["outputs"]["cost"]) == (video["id"], "completed", 0.0)
+        whole(client, server, video["id"])
+        remix = client.post(f"{server.url}/v1/videos/{video['id']}/remix", json={"prompt": "film"})
+        assert remix.json()["error"]["code"] == "model_not_found"
+
+
 def whole(client: httpx.Client, server: ServerProcess, id: str) -> dict[str, object]:
     """The completed video; its file has every frame."""
     video: dict[str, object] = client.get(f"{server.url}/v1/videos/{id}").json()
