@@ -24,12 +24,13 @@ _DOTTED = re.compile(r"[0-9]{1,5}(?:\.[0-9]{1,5}){2,5}(?![\w]|\.[0-9])")
 _CHAIN = re.compile(r"[0-9]{1,8}(?:-[0-9]{1,8}){2,6}(?![\w]|-[0-9])")
 _VERSION = re.compile(r"[vV]([0-9]{1,4}(?:\.[0-9]{1,5}){0,4})(?![\w]|\.[0-9])")
 _BY = re.compile(r"([0-9]{1,5})(?: ?x ?|×)([0-9]{1,5})(?:(?: ?x ?|×)([0-9]{1,5}))?(?!\w)")
+_SCIENTIFIC = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,20}))?[eE]([+-]?)([0-9]{1,3})(?!\w)")
 _RATIO = re.compile(r"([0-9]{1,3}):([0-9]{1,3})(?![\w:]|\.[0-9])")
 _FIXED = {
     "24/7": "twenty-four seven", "9/11": "nine eleven", "50/50": "fifty fifty", "20/20": "twenty twenty",
-    "911": "nine one one", "101": "one oh one", "404": "four oh four",
+    "911": "nine one one", "100s": "hundreds", "1,000s": "thousands",
 }  # fmt: skip
-_FIXED_PATTERN = re.compile(r"(24/7|9/11|50/50|20/20|911)(?![\w/]|[.,][0-9]| ?%)")
+_FIXED_PATTERN = re.compile(r"(24/7|9/11|50/50|20/20|911|100s|1,000s)(?![\w/]|[.,][0-9]| ?%)")
 
 
 def telephone(reader: Reader, at: int) -> Found | None:
@@ -97,7 +98,22 @@ def ratio(reader: Reader, at: int) -> Found | None:
     if found is None:
         return None
     language = reader.language
+    if language.english and len(found[2]) == 2 and int(found[2]) < 60 and len(found[1]) == 2:
+        return Found(found.end(), language.grammar.time(int(found[1]), int(found[2])))  # minutes and seconds
     return Found(found.end(), f"{cardinal(int(found[1]), language)} {language.to} {cardinal(int(found[2]), language)}")
+
+
+def scientific(reader: Reader, at: int) -> Found | None:
+    """ "1.5e-3", in English."""
+    found = _SCIENTIFIC.match(reader.text, at) if reader.language.english and reader.begins_word(at) else None
+    if found is None:
+        return None
+    language = reader.language
+    words = cardinal(int(found[1]), language)
+    if found[2] is not None:
+        words += f" {language.point} {digit_words(found[2], language)}"
+    minus = f"{language.minus} " if found[3] == "-" else ""
+    return Found(found.end(), f"{words} times ten {language.signs['^']} {minus}{cardinal(int(found[4]), language)}")
 
 
 def idiom(reader: Reader, at: int) -> Found | None:

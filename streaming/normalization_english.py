@@ -58,6 +58,8 @@ def _date(day: int, month: int, of_year: int | None, _before: str) -> str:
 
 
 def _time(hour: int, minute: int) -> str:
+    if minute == 0 and hour in (0, 24):
+        return "midnight"
     if minute == 0:
         return f"{_small(hour)} o'clock" if 0 < hour < 13 else f"{_small(hour)} hundred"
     return f"{_small(hour)} {'oh ' if minute < 10 else ''}{_small(minute)}"
@@ -95,6 +97,9 @@ def _units() -> dict[str, Noun]:
         "ft": Noun("foot", "feet"),
         "sq ft": Noun("square foot", "square feet"),
         "in": Noun("inch", "inches"),
+        "tbsp": Noun("tablespoon", "tablespoons"),
+        "tsp": Noun("teaspoon", "teaspoons"),
+        "qt": Noun("quart", "quarts"),
         "″": Noun("inch", "inches"),
         "°C": Noun("degree Celsius", "degrees Celsius"),
         "°F": Noun("degree Fahrenheit", "degrees Fahrenheit"),
@@ -153,6 +158,7 @@ def _abbreviations() -> dict[str, Abbreviation]:
     numbered = {
         "no": "number", "nos": "numbers", "fig": "figure", "figs": "figures", "vol": "volume", "ch": "chapter",
         "sec": "section", "eq": "equation", "p": "page", "pp": "pages", "pg": "page", "art": "article",
+        "c": "circa",
     }  # fmt: skip
     return {
         **{short: Abbreviation(spoken, "name") for short, spoken in names.items()},

@@ -10,6 +10,7 @@ from streaming.normalization_codes import (
     dotted_number,
     idiom,
     ratio,
+    scientific,
     telephone,
     version,
 )
@@ -66,6 +67,7 @@ def amount(reader: Reader, at: int) -> Found | None:
 
 _DIGITS: tuple[Rule, ...] = (
     *_ADDRESSES, idiom, card_number, telephone, numeric_date, dotted_number, day_of_month, time_of_day, chain, ratio,
+    scientific,
     height, ordinal_number, decade, dimensions, english_fraction, fraction, amount, glued_digits,
 )  # fmt: skip
 _WORDS: tuple[Rule, ...] = (month_and_day, money, abbreviation, roman_number, version, sharp)

@@ -65,7 +65,8 @@ def _tight(character: str) -> bool:
 def sign_of_number(reader: Reader, at: int) -> Found | None:
     """A sign right before a number: "+5", "~20", "<3", "±2"."""
     sign, language = reader.text[at], reader.language
-    if not reader.at(at + 1).isdigit() or not (
+    after = reader.at(at + 1)
+    if not (after.isdigit() or after in language.currencies) or not (
         reader.begins_word(at) and reader.at(at - 1) in (*BLANKS, "\n", "", "(")
     ):
         return None
@@ -149,7 +150,8 @@ def dash(reader: Reader, at: int) -> Found | None:
         return Found(found.end(), "—")
     if _stands_alone(reader, at) and reader.after_blanks(at + 1).strip():
         return Found(at + 1, "—")
-    between_numbers = before.isdigit() or reader.text[max(0, at - 2) : at].casefold() in ("am", "pm")
+    half = reader.text[max(0, at - 4) : at].casefold().replace(".", "")[-2:]
+    between_numbers = before.isdigit() or half in ("am", "pm")
     if sign in "-–" and between_numbers and reader.at(at + 1).isdigit():
         return Found(at + 1, f" {reader.language.to} ")
     return None

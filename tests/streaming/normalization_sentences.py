@@ -45,6 +45,7 @@ ENGLISH: tuple[tuple[str, str], ...] = (
     ("A 16:9 screen.", "A sixteen to nine screen."),
     ("The screen has 1920x1080 pixels.", "The screen has nineteen twenty by ten eighty pixels."),
     ("A 3×4 grid of 2 x 4 boards.", "A three by four grid of two by four boards."),
+    ("1,000s came, then 100s.", "thousands came, then hundreds."),
     ("It is 4x faster.", "It is four times faster."),
     ("A 20-year-old car.", "A twenty-year-old car."),
     # Percent.
@@ -72,6 +73,7 @@ ENGLISH: tuple[tuple[str, str], ...] = (
     ("It is $5/month.", "It is five dollars per month."),
     ("A gallon is $3.459.", "A gallon is three point four five nine dollars."),
     ("Just 50¢.", "Just fifty cents."),
+    ("For ~$20, or <$10.", "For about twenty dollars, or less than ten dollars."),
     ("It made $100 million, 5 million USD more.", "It made one hundred million dollars, five million US dollars more."),
     # Dates.
     ("Born 2026-11-24.", "Born November twenty-fourth, twenty twenty-six."),
@@ -102,6 +104,8 @@ ENGLISH: tuple[tuple[str, str], ...] = (
     ("Open 10am-5pm or 10–11am.", "Open ten AM to five PM or ten to eleven AM."),
     ("It took 2:30:15.", "It took two thirty and fifteen seconds."),
     ("From 00:15 on.", "From zero fifteen on."),
+    ("At 00:00 we stop, after 48:02.", "At midnight we stop, after forty-eight oh two."),
+    ("From 5 a.m.-6 p.m. or 5-6pm.", "From five AM to six PM or five to six PM."),
     # Telephone numbers and other digits that are names.
     ("Call 555-1234 now.", "Call five five five, one two three four now."),
     ("Call (415) 555-2671.", "Call four one five, five five five, two six seven one."),
@@ -149,6 +153,7 @@ ENGLISH: tuple[tuple[str, str], ...] = (
     ("It is No. 5, or no. 6.", "It is number five, or number six."),
     ("See Fig. 3, pp. 5-7 and Vol. 2.", "See figure three, pages five to seven and volume two."),
     ("Us vs. them.", "Us versus them."),
+    ("Born c. 1450; use 2 tbsp. of oil.", "Born circa fourteen fifty; use two tablespoons of oil."),
     ("It is approx. 5 miles.", "It is approximately five miles."),
     ("John Smith Jr. of Acme Inc. left.", "John Smith Junior of Acme Incorporated left."),
     ("Tea w/ milk, w/o sugar.", "Tea with milk, without sugar."),
@@ -179,6 +184,7 @@ ENGLISH: tuple[tuple[str, str], ...] = (
     ("R&D at AT&T & co.", "R and D at AT and T and co."),
     ("Issue #42 in C# or C++.", "Issue number forty-two in C sharp or C plus plus."),
     ("Wait... what -- no - yes.", "Wait… what — no — yes."),
+    ("It is 1.5e-3 of that.", "It is one point five times ten to the power of minus three of that."),
     ("f(x) = 2x + 1", "f(x) equals two x plus one"),
     # Markup.
     ("This is **bold**, _it_ and ~~gone~~.", "This is bold, it and gone."),
