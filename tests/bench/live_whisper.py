@@ -26,7 +26,7 @@ from streaming.audio import Samples
 from tests.bench.bench import Bench
 from tests.bench.live_peers import PEERS, installed, peer_cost
 from tests.bench.machine import cpu_seconds_of
-from tests.bench.realtime_client import COMPLETED, DELTA, SILENCE_DURATION, RealtimeClient, realtime_path
+from tests.bench.realtime_client import COMMITTED, COMPLETED, DELTA, SILENCE_DURATION, RealtimeClient, realtime_path
 from tests.bench.recording import AUDIBLE, SAMPLE_RATE
 from tests.bench.report import Figure, Target
 from tests.bench.servers import TRANSCRIPTIONS, ProbedServer, probed_server
@@ -78,10 +78,12 @@ class Turn:
 
 @dataclass
 class Heard:
-    """Milliseconds: between hypotheses while somebody spoke, and from the end of the turn to its final."""
+    """Milliseconds: between hypotheses while somebody spoke, from the end of the turn to its final, and from when the
+    turn was found to be over."""
 
     gaps: list[float] = field(default_factory=list)
     finals: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
 
 
 async def measure(bench: Bench) -> Figure:
@@ -154,7 +156,9 @@ async def _say(client: RealtimeClient, turn: Turn, heard: Heard) -> None:
     client.arrivals.clear()
     began = await client.say(np.concatenate((turn.samples, AFTERWARDS)))
     due = began + turn.end + SILENCE_DURATION
-    heard.finals.append(1000 * (await client.arrival(COMPLETED, began + turn.end) - due))
+    completed = await client.arrival(COMPLETED, began + turn.end)
+    heard.finals.append(1000 * (completed - due))
+    heard.after.append(1000 * (completed - await client.arrival(COMMITTED, began + turn.end)))
     shown = [at for at, frame in client.arrivals if frame["type"] == DELTA and began < at < began + turn.end]
     heard.gaps.extend(1000 * (later - earlier) for earlier, later in itertools.pairwise(shown))
 
@@ -174,6 +178,7 @@ async def _alone(figure: Figure, server: ProbedServer, name: str, turns: Sequenc
     finals = (None, None) if name == BASE else FINAL_TARGETS
     figure.add(f"{name}: final after the end of the turn", "ms", heard.finals, finals[0])
     figure.add(f"{name}: final, slowest", "ms", heard.finals, finals[1])
+    figure.add(f"{name}: final after the turn was found over", "ms", heard.after)
     figure.add(f"{name}: processor time", "s/s", [cost])
     figure.add(f"{name}: lag of hypotheses", "ms", [1000 * _lag(server, name)])
     return cost
