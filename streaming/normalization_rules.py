@@ -66,8 +66,7 @@ def amount(reader: Reader, at: int) -> Found | None:
 
 
 _DIGITS: tuple[Rule, ...] = (
-    *_ADDRESSES, idiom, card_number, telephone, numeric_date, dotted_number, day_of_month, time_of_day, chain, ratio,
-    scientific,
+    idiom, card_number, telephone, numeric_date, dotted_number, day_of_month, time_of_day, chain, ratio, scientific,
     height, ordinal_number, decade, dimensions, english_fraction, fraction, amount, glued_digits,
 )  # fmt: skip
 _WORDS: tuple[Rule, ...] = (month_and_day, money, abbreviation, roman_number, version, sharp)
@@ -104,11 +103,13 @@ def find(reader: Reader, at: int, end: int) -> Found | None:
     """What the first rule that fits has read from a place on; its run of letters or digits ends at `end`."""
     character = reader.text[at]
     if character.isalpha():
-        rules = (*_ADDRESSES, *_WORDS) if _may_be_address(reader, end) else _WORDS
+        rules = _WORDS
     elif character.isascii() and character.isdigit():
         rules = _DIGITS if reader.begins_word(at) else (glued_digits,)
     else:
         rules = _SIGNS.get(character, ())
+    if character.isalnum() and _may_be_address(reader, end) and (address := find_address(reader, at)) is not None:
+        return address
     for rule in rules:
         if (found := rule(reader, at)) is not None:
             return found
@@ -117,4 +118,4 @@ def find(reader: Reader, at: int, end: int) -> Found | None:
 
 def _may_be_address(reader: Reader, end: int) -> bool:
     character = reader.at(end)
-    return character in (".", ":", "@", "-", "_", "+", "%") or character.isdigit()
+    return character in (".", ":", "@", "-", "_", "+", "%") or character.isalnum()
