@@ -3,13 +3,13 @@
 import { isLoadable, resultAddress } from "./connection.js";
 import { make } from "./elements.js";
 import { sizeInWords } from "./job-words.js";
+import { isPlayable } from "./playable.js";
 
 /** Of a long transcript the page shows the beginning; the file has it all. */
 const MAX_CHARACTERS = 4_000;
 /** Media types of transcripts; SubRip's is not one of text. */
 const WORDS = /^(text\/|application\/x-subrip)/;
 const PLAYER = document.createElement("audio");
-const SCREEN = document.createElement("video");
 
 /** The results of a job that has ended well, made once; `refresh` them when the job is read again. */
 export class JobResults {
@@ -46,9 +46,9 @@ export class JobResults {
     const here = isLoadable(address);
     if (output === poster) this.#files.push({});
     else if (output.variant === "spritesheet") this.#addLink(output, address);
-    else if (here && kind.startsWith("video/") && SCREEN.canPlayType(kind)) this.#addClip(output, address, poster);
+    else if (here && kind.startsWith("video/") && isPlayable(output)) this.#addClip(output, address, poster);
     else if (here && kind.startsWith("image/")) this.#addPicture(output, address);
-    else if (here && PLAYER.canPlayType(kind)) this.#addSound(output, address);
+    else if (here && kind.startsWith("audio/") && PLAYER.canPlayType(kind)) this.#addSound(output, address);
     else {
       if (here && WORDS.test(kind) && !read) this.#fetchWords(address);
       this.#addLink(output, address);

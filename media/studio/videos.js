@@ -23,7 +23,7 @@ export function videosPanel(callbacks) {
     submit: (wish) => sendWish("v1/videos", wish, { file: start.file, fileField: "input_reference" }),
     expect: (wish) => screen.expect(wish?.prompt ?? ""),
     preview: (job) => screen.preview(job.progress?.previews ?? []),
-    finish: (job) => screen.finish(job.outputs),
+    finish: (job) => screen.finish(job),
     abandon: () => screen.abandon(),
   };
   return new MakingPanel("video", "videos", work, callbacks);
