@@ -2,7 +2,7 @@
 
 A sentence is cut in the middle of its melody, at the end of a word; a fragment are the same words spoken as if they
 were all, so that only the words can tell. The weights of the melody come from other voices and other sentences; the
-weight of a full stop was chosen with these in view. `SONOREEL_END_OF_TURN_MODEL` names a smart-turn v3 file to compare with.
+weight of a full stop was chosen with these in view. `SONOREEL_END_OF_TURN_MODEL` names a smart-turn v3 file to compare.
 """
 
 from __future__ import annotations

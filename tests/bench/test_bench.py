@@ -128,7 +128,8 @@ def test_every_measurement_has_a_name_that_can_be_asked_for() -> None:
         "filming",
         "ledger",
         "first_audio", "cancellation", "process_line", "loop_lag", "finals", "encoding", "stalled_client", "frames",
-        "speaking", "ingest", "uploads", "whisper", "live_whisper", "live_hours", "long_recordings",
+        "live_speakers", "end_of_turn", "quiet",
+        "speaking", "ingest", "uploads", "whisper", "live_whisper", "live_peers", "live_hours", "long_recordings",
     }  # fmt: skip
 
 
