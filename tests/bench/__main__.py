@@ -61,6 +61,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[Figure]]] = {
     "quiet": quiet.measure,
     "whisper": whisper.measure,
     "live_whisper": live_whisper.measure,
+    "live_peers": live_whisper.measure_peers,
     "live_hours": live_hours.measure,
     "long_recordings": long_recordings.measure,
 }
@@ -74,6 +75,7 @@ LONGEST = {
     "quiet": 900.0,
     "whisper": 900.0,
     "live_whisper": 1800.0,
+    "live_peers": 900.0,
     "live_hours": 1800.0,
     "long_recordings": 900.0,
 }

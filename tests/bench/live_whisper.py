@@ -95,17 +95,32 @@ async def measure(bench: Bench) -> Figure:
         return figure
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        weights = await anyio.to_thread.run_sync(_build, folder)
+        await anyio.to_thread.run_sync(_build, folder)
         turns = await anyio.to_thread.run_sync(_turns, bench.amount(15, 3))
-        costs: list[float] = []
         for name in (WORDS, TINY, BASE):
             with _server(folder, name) as server:
-                costs = [await _alone(figure, server, name, turns)]
+                await _alone(figure, server, name, turns)
         few = turns[: bench.amount(4, 1)]
         for name in (TINY, BASE):
             with _server(folder, name) as server:
                 await _crowd(figure, server, name, few)
-        await _beside_peers(figure, weights[BASE], turns[: bench.amount(8, 2)], costs)
+    return figure
+
+
+async def measure_peers(bench: Bench) -> Figure:
+    """CPU seconds for a second of speech, finals included on our side; each hears it at the pace of a microphone."""
+    figure = Figure("live_peers", "Whisper on live speech, beside others")
+    if not all(map(importlib.util.find_spec, NEEDED)):
+        figure.notes.append(f"needs {', '.join(NEEDED)}")
+        return figure
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        weights = await anyio.to_thread.run_sync(_build, folder)
+        turns = await anyio.to_thread.run_sync(_turns, bench.amount(8, 3))
+        for name in (TINY, BASE):
+            with _server(folder, name) as server:
+                ours = await _cost(server, name, turns)
+            await _beside(figure, name, weights[name], turns, ours)
     return figure
 
 
@@ -156,15 +171,15 @@ async def _say(client: RealtimeClient, turn: Turn, heard: Heard) -> None:
     client.arrivals.clear()
     began = await client.say(np.concatenate((turn.samples, AFTERWARDS)))
     due = began + turn.end + SILENCE_DURATION
-    completed = await client.arrival(COMPLETED, began + turn.end)
+    completed = await client.arrival(COMPLETED, began + turn.end, PATIENCE)
     heard.finals.append(1000 * (completed - due))
     heard.after.append(1000 * (completed - await client.arrival(COMMITTED, began + turn.end)))
     shown = [at for at, frame in client.arrivals if frame["type"] == DELTA and began < at < began + turn.end]
     heard.gaps.extend(1000 * (later - earlier) for earlier, later in itertools.pairwise(shown))
 
 
-async def _alone(figure: Figure, server: ProbedServer, name: str, turns: Sequence[Turn]) -> float:
-    """One session; returns what it cost."""
+async def _alone(figure: Figure, server: ProbedServer, name: str, turns: Sequence[Turn]) -> None:
+    """One session."""
     heard = Heard()
     async with _client(server, name) as client:
         await _say(client, turns[0], Heard())
@@ -181,7 +196,6 @@ async def _alone(figure: Figure, server: ProbedServer, name: str, turns: Sequenc
     figure.add(f"{name}: final after the turn was found over", "ms", heard.after)
     figure.add(f"{name}: processor time", "s/s", [cost])
     figure.add(f"{name}: lag of hypotheses", "ms", [1000 * _lag(server, name)])
-    return cost
 
 
 async def _crowd(figure: Figure, server: ProbedServer, name: str, turns: Sequence[Turn]) -> None:
@@ -226,16 +240,32 @@ async def _crowd(figure: Figure, server: ProbedServer, name: str, turns: Sequenc
     figure.add(f"{title}: recordings done", "", [float(uploads)])
 
 
-async def _beside_peers(figure: Figure, weights: Path, turns: Sequence[Turn], ours: Sequence[float]) -> None:
-    pause = np.zeros(SAMPLE_RATE // 2, np.float32)
-    samples = np.concatenate([part for turn in turns for part in (turn.samples, pause)])
+def _without_pauses(turns: Sequence[Turn]) -> Samples:
+    """The turns as one recording, with no more silence than ends them."""
+    pause = np.zeros(round((SILENCE_DURATION + 0.1) * SAMPLE_RATE), np.float32)
+    return np.concatenate([part for turn in turns for part in (turn.samples, pause)])
+
+
+async def _cost(server: ProbedServer, name: str, turns: Sequence[Turn]) -> float:
+    """CPU seconds of ours for a second of speech, to the last final."""
+    samples = _without_pauses(turns)
+    async with _client(server, name) as client:
+        await _say(client, turns[0], Heard())
+        before, began = _cpu(server), time.perf_counter()
+        await client.say(samples)
+        await client.arrival(COMPLETED, began + len(samples) / SAMPLE_RATE - SILENCE_DURATION, PATIENCE)
+        return (_cpu(server) - before) / (len(samples) / SAMPLE_RATE)
+
+
+async def _beside(figure: Figure, name: str, weights: Path, turns: Sequence[Turn], ours: float) -> None:
+    samples = _without_pauses(turns)
     for peer in PEERS:
         if not await anyio.to_thread.run_sync(installed, peer):
             figure.notes.append(f"{peer.name} is not installed: nothing to compare with")
             continue
         cost, messages = await peer_cost(peer, weights, samples)
-        figure.compare("base: processor time", "s/s", list(ours), peer.name, [cost], PEER_TARGETS[peer.name])
-        figure.notes.append(f"{peer.name} sent {messages} messages in {len(samples) / SAMPLE_RATE:.0f} s")
+        figure.compare(f"{name}: processor time", "s/s", [ours], peer.name, [cost], PEER_TARGETS[peer.name])
+        figure.notes.append(f"{name}: {peer.name} sent {messages} messages in {len(samples) / SAMPLE_RATE:.0f} s")
 
 
 def _cpu(server: ProbedServer) -> float:

@@ -63,9 +63,9 @@ class RealtimeClient:
             await self._connection.send(append_event(encode_pcm(frame, PcmEncoding.S16LE)).decode())
         return began
 
-    async def arrival(self, kind: str, after: float) -> float:
+    async def arrival(self, kind: str, after: float, patience: float = 20.0) -> float:
         """When the first frame of this type came that came after this moment."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(patience):
             while True:
                 for arrived, frame in self.arrivals:
                     if arrived > after and frame["type"] == kind:
