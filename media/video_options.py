@@ -164,7 +164,7 @@ def video_job(
         field = error.field
         if field in ("width", "height") and options.size not in ("", "auto"):
             field = "size"
-        elif field == "frame_images" and options.input_reference is not None:
+        elif field == "frame_images" and not (options.media.frame_images or options.frame_images):
             field = "input_reference"
         raise on_the_wire(InvalidInput(error.message, field=field, code=error.code)) from None
 
