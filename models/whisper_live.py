@@ -91,7 +91,7 @@ class WhisperTurn:
         self._recogniser = recogniser
         self._on_step = on_step
         self._clock = clock
-        self._mail: queue.SimpleQueue[_Look | Pending] = queue.SimpleQueue()
+        self._mail: queue.SimpleQueue[Future[Glimpse] | Pending] = queue.SimpleQueue()
         self._heard = 0
         self._speech = LiveSpeech(recogniser.voice_activity, recogniser.cutting)
         self._mel = LogMel(recogniser.mel_filters)
@@ -103,7 +103,7 @@ class WhisperTurn:
         self._looked = 0  # samples that the last look covered
         self._looked_voiced = 0
         wishes = Wishes(language=language, prompt=prompt)
-        self._passages = Passages(recogniser, wishes, self._mail.put, self._due)
+        self._passages = Passages(recogniser, wishes, self._mail.put, lambda index: clock() + Urgency.FINAL)
         self._final: dict[int, list[Segment]] = {}  # by passage
         self._last: list[Pending] | None = None  # the passages that were begun in case the turn is over
 
@@ -161,9 +161,8 @@ class WhisperTurn:
         glance = self._glance()
         deadline = self._clock() + (Urgency.FIRST_PARTIAL if first else Urgency.PARTIAL)
         stretched = 0.0 if first else period - SHORTEST_PERIOD
-        look = _Look(self._heard, self._clock(), stretched, self._recogniser.glance(glance, deadline))
-        self._look = look
-        look.future.add_done_callback(lambda done: None if done.cancelled() else self._mail.put(look))
+        self._look = _Look(self._heard, self._clock(), stretched, self._recogniser.glance(glance, deadline))
+        self._look.future.add_done_callback(self._mail.put)
 
     def _glance(self) -> Glance:
         self._text.trim(self._heard / SAMPLE_RATE)  # it may be long since the last look, on a busy machine
@@ -216,22 +215,24 @@ class WhisperTurn:
                 return
             yield from self._take(message)
 
-    def _take(self, message: _Look | Pending) -> Iterator[HypothesisUpdate]:
+    def _take(self, message: Future[Glimpse] | Pending) -> Iterator[HypothesisUpdate]:
         if isinstance(message, Pending):
             found = self._passages.take(message)
             if found is not None and not message.dropped:
                 self._final[message.index] = found
             return
-        self._look = None
-        glimpse = message.future.result()
+        look, self._look = self._look, None
+        if look is None or message.cancelled():
+            return
+        glimpse = message.result()
         self._recogniser.cadence.took(glimpse.cost)
         self._guess = glimpse.language
-        end = message.end / SAMPLE_RATE
+        end = look.end / SAMPLE_RATE
         thresholds = self._recogniser.thresholds
         if thresholds.accepts(glimpse.decoded) and not thresholds.silent(glimpse.decoded):
             words = self._text.take(glimpse, end, self._speech.voiced_until / SAMPLE_RATE)
             if words is not None:
-                lag = (self._heard - message.end) / SAMPLE_RATE + message.stretched
+                lag = (self._heard - look.end) / SAMPLE_RATE + look.stretched
                 yield HypothesisUpdate(Hypothesis(words), lag)
         self._text.trim(end)
 
@@ -271,9 +272,6 @@ class WhisperTurn:
         words = tuple(_within(word, duration) for segment in found for word in segment.words)
         text = " ".join(segment.text for segment in found)
         return Segment(text, 0.0, duration, words, self._passages.language or self._language)
-
-    def _due(self, index: int) -> float:
-        return self._clock() + Urgency.FINAL
 
 
 def _within(word: Word, duration: float) -> Word:

@@ -100,9 +100,10 @@ class Passages:
 
         A passage that was dropped has no segments.
         """
-        if pending.dropped or pending.future is None:
+        future, pending.future = pending.future, None  # its callback holds the passage: a circle of megabytes
+        if pending.dropped or future is None:
             return []
-        return self._go_on(pending, pending.future.result())
+        return self._go_on(pending, future.result())
 
     def drop(self, pending: Pending) -> None:
         """Nobody wants this passage any more."""
@@ -115,6 +116,7 @@ class Passages:
             self._submit_waiting()
         if pending.future is not None:
             pending.future.cancel()
+            pending.future = None
 
     def cancel(self) -> None:
         """Nobody wants any of them."""
