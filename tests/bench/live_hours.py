@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 import numpy as np
@@ -22,7 +24,7 @@ from tests.bench.raw_socket import append_event
 from tests.bench.realtime_client import COMPLETED, RealtimeClient, realtime_path
 from tests.bench.recording import SAMPLE_RATE
 from tests.bench.report import Figure, Target
-from tests.bench.servers import ProbedServer, probed_server
+from tests.journeys.server_process import ServerProcess, running_server
 from tests.models.engines.sentences import SENTENCES, say
 
 MODEL = "whisper-words"
@@ -43,7 +45,8 @@ async def measure(bench: Bench) -> Figure:
         return figure
     # The recogniser takes these sentences for words it knows; how many does not matter here.
     turns = [np.concatenate((say("en-us+klatt6", number, 1), PAUSE)) for number in range(len(SENTENCES))]
-    with probed_server("sonoreel", SONOREEL_WARM=MODEL) as server:
+    # Without a probe, which would keep what it sees until somebody asks.
+    with tempfile.TemporaryDirectory() as folder, running_server(Path(folder), SONOREEL_WARM=MODEL) as server:
         path = realtime_path(model=MODEL, language="en")
         async with connect(
             server.websocket_url + path, compression=None, max_size=None, ping_interval=None, proxy=None
@@ -63,7 +66,7 @@ async def measure(bench: Bench) -> Figure:
 
 
 async def _talk(
-    connection: ClientConnection, client: RealtimeClient, server: ProbedServer, turns: Sequence[Samples], minutes: int
+    connection: ClientConnection, client: RealtimeClient, server: ServerProcess, turns: Sequence[Samples], minutes: int
 ) -> tuple[list[tuple[float, float, float]], int]:
     """Say the turns over and over; returns hours and megabytes, and how many finals came."""
     frames = [[_event(turn[at : at + FRAME]) for at in range(0, len(turn), FRAME)] for turn in turns]
@@ -87,7 +90,7 @@ def _event(samples: Samples) -> str:
     return append_event(encode_pcm(samples, PcmEncoding.S16LE)).decode()
 
 
-def _resident(server: ProbedServer) -> tuple[float, float]:
+def _resident(server: ServerProcess) -> tuple[float, float]:
     """Megabytes of the API process and of its workers."""
     workers = sum(map(memory_of, server.worker_pids()))
     return memory_of(server.process.pid) / MEGABYTE, workers / MEGABYTE
