@@ -16,6 +16,8 @@ SERVED := .venv/.served-$(STATE)
 DEV := .venv/.dev-$(STATE)
 # Extras of the embedded engines.
 EMBEDDED := diffusion
+# Tests wait for other processes more than they compute: more of them at once than a small machine has cores.
+WORKERS := 3
 # Extras whose engines are tested on their real classes, with small models built in code.
 TESTED := whisper,diarization,voxtral,diffusion,kokoro,orpheus,postgres,s3
 # Two makes at once: the second waits, then finds the work done. Systems without flock go unguarded.
@@ -34,7 +36,7 @@ serve: $(if $(LIGHT),$(CORE),$(SERVED))
 
 # Threads of a BLAS spin while they wait, and take from each other what there is of two cores.
 test: $(DEV)
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
