@@ -79,29 +79,33 @@ def score(clips: list[Clip], *, count: int, details: bool = False) -> dict[str, 
     return {name: round(share, 3) for name, share in shares.items()}
 
 
-def animation(clips: list[Clip], file: Path, columns: int = 4, zoom: int = 2) -> None:
+def animation(clips: list[Clip], file: Path, columns: int = 6) -> None:
     """The clips side by side, as an animated GIF that goes on forever."""
-    sheets = [_side_by_side([clip[frame] for clip in clips], columns, zoom) for frame in range(len(clips[0]))]
-    palette = _side_by_side([np.concatenate(clip[::5]) for clip in clips], columns, 1).quantize(96)
-    coded = [sheet.quantize(palette=palette, dither=Image.Dither.NONE) for sheet in sheets]
+    whole = [_side_by_side([clip[frame] for clip in clips], columns) for frame in range(len(clips[0]))]
+    coded = [_few_colours(frame) for frame in whole]
     coded[0].save(file, save_all=True, append_images=coded[1:], duration=1000 // FPS, loop=0, optimize=True)
 
 
-def sheet(clips: list[Clip], file: Path, every: int = 3, zoom: int = 1) -> None:
+def sheet(clips: list[Clip], file: Path, every: int = 3) -> None:
     """One row for each clip, of every third frame."""
-    shown = [frame for clip in clips for frame in clip[::every]]
-    drawn = _side_by_side(shown, len(clips[0][::every]), zoom)
-    drawn.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
+    _few_colours(_side_by_side([frame for clip in clips for frame in clip[::every]], len(clips[0][::every]))).save(
+        file, optimize=True
+    )
 
 
-def _side_by_side(pictures: list[Clip], columns: int, zoom: int) -> Image.Image:
+def _few_colours(picture: Image.Image) -> Image.Image:
+    """Flat areas stay flat, which compresses well; a median cut would give up the colours of small shapes."""
+    return picture.quantize(64, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+
+
+def _side_by_side(pictures: list[Clip], columns: int) -> Image.Image:
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     whole = Image.new("RGB", (columns * (width + 2) + 2, rows * (height + 2) + 2), "grey")
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         whole.paste(Image.fromarray(picture), (2 + column * (width + 2), 2 + row * (height + 2)))
-    return whole.resize((zoom * whole.width, zoom * whole.height), Image.Resampling.NEAREST)
+    return whole
 
 
 def main() -> None:
