@@ -76,7 +76,9 @@ def server(weights: Path) -> Iterator[ServerProcess]:
         pictures = '["first"]' if id in FROM_PICTURES else "[]"
         facts = {"multiple": multiple, "remainder": remainder, "frames": frames, "pictures": pictures}
         generates = "false" if id in FROM_PICTURES else "true"
-        (cards / f"{id}.toml").write_text(CARD.format(id=id, weights=weights / id, generates=generates, **facts))
+        (cards / f"{id}.toml").write_text(
+            CARD.format(id=f"tiny-{id}", weights=weights / id, generates=generates, **facts)
+        )
     settings = {"SONOREEL_MODELS_DIR": str(cards), "SONOREEL_WARM": ""}
     with running_server(weights / "data", **settings) as server:
         yield server
@@ -107,12 +109,14 @@ def psnr(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frames_rate_and_size_are_those_asked_for(server: ServerProcess, client: httpx.Client, family: str) -> None:
     frames = FAMILIES[family][2]
-    made = clip(client, server, model=family, num_frames=frames, fps=12, size="96x64", output_quality=1)
+    made = clip(client, server, model=f"tiny-{family}", num_frames=frames, fps=12, size="96x64", output_quality=1)
     assert made.frames.shape == (frames, 64, 96, 3)
     assert made.fps == 12
-    again = clip(client, server, model=family, num_frames=frames, fps=12, size="96x64", output_quality=1)
+    again = clip(client, server, model=f"tiny-{family}", num_frames=frames, fps=12, size="96x64", output_quality=1)
     assert np.array_equal(again.frames, made.frames)
-    other = clip(client, server, model=family, num_frames=frames, fps=12, size="96x64", output_quality=1, seed=8)
+    other = clip(
+        client, server, model=f"tiny-{family}", num_frames=frames, fps=12, size="96x64", output_quality=1, seed=8
+    )
     assert not np.array_equal(other.frames, made.frames)
 
 
@@ -124,7 +128,7 @@ def test_a_clip_begins_with_the_picture_that_was_given(
     file = io.BytesIO()
     Image.fromarray(picture.astype(np.uint8)).save(file, "PNG")
     url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    made = clip(client, server, model="ltx-condition", input_reference={"image_url": url}, output_quality=1)
+    made = clip(client, server, model="tiny-ltx-condition", input_reference={"image_url": url}, output_quality=1)
     assert made.frames.shape == (9, 64, 64, 3)
     # With random weights an autoencoder keeps little of a picture: what it keeps is what the clip has to begin with.
     kept = through_autoencoder(weights / "ltx-condition", picture.astype(np.uint8))
