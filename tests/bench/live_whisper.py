@@ -252,7 +252,7 @@ async def _cost(server: ProbedServer, name: str, turns: Sequence[Turn]) -> float
     async with _client(server, name) as client:
         await _say(client, turns[0], Heard())
         before, began = _cpu(server), time.perf_counter()
-        await client.say(samples)
+        await client.say(np.concatenate((samples, AFTERWARDS)))
         await client.arrival(COMPLETED, began + len(samples) / SAMPLE_RATE - SILENCE_DURATION, PATIENCE)
         return (_cpu(server) - before) / (len(samples) / SAMPLE_RATE)
 
