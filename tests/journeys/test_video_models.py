@@ -106,6 +106,11 @@ def psnr(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
     return 10 * math.log10(255**2 / max(error, 1e-9))
 
 
+def apart(one: Clip, other: Clip) -> float:
+    """How far colours differ on average, of 255."""
+    return float(np.abs(one.frames.astype(np.int16) - other.frames).mean())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frames_rate_and_size_are_those_asked_for(server: ServerProcess, client: httpx.Client, family: str) -> None:
     frames = FAMILIES[family][2]
@@ -113,11 +118,11 @@ def test_frames_rate_and_size_are_those_asked_for(server: ServerProcess, client:
     assert made.frames.shape == (frames, 64, 96, 3)
     assert made.fps == 12
     again = clip(client, server, model=f"tiny-{family}", num_frames=frames, fps=12, size="96x64", output_quality=1)
-    assert np.array_equal(again.frames, made.frames)
+    assert apart(again, made) < 0.5  # the last bit of a sum depends on where in memory it is made
     other = clip(
         client, server, model=f"tiny-{family}", num_frames=frames, fps=12, size="96x64", output_quality=1, seed=8
     )
-    assert not np.array_equal(other.frames, made.frames)
+    assert apart(other, made) > 2
 
 
 def test_a_clip_begins_with_the_picture_that_was_given(
