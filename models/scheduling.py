@@ -1,7 +1,8 @@
 """Batches across the requests of one worker: whoever is due next takes along what fits beside it.
 
 Items wait in order of their deadlines. When a thread is free, it takes the item due first and, up to the batch's size,
-those due next that have the same key; on a busy model batches fill by themselves, on an idle one nobody waits.
+those due next that have the same key; on a busy model batches fill by themselves, on an idle one nobody waits. Threads
+that are free at the same time share what waits.
 
 Live turns and recordings share a lane: `Urgency` puts their items in order, `Cadence` keeps live turns from asking for
 more than the machine can do.
@@ -28,8 +29,9 @@ _log = logging.getLogger(__name__)
 
 SHORTEST_PERIOD = 0.25
 """Seconds of speech between two looks at a turn; who reads along sees no difference below."""
-ALONE, TOGETHER = 0.3, 0.6
-"""The most of a model's time that one live turn, and all of them, may ask for; finals and recordings have the rest."""
+ALONE, TOGETHER = 0.25, 0.6
+"""The most of a worker's time that one live turn may ask for, and of all workers' that all turns may; finals and
+recordings have the rest."""
 SPARE_PERIOD = 0.5
 """Seconds up to which the period may be stretched by other turns while the model still has time to spare."""
 FORGETTING = 0.3
@@ -51,10 +53,12 @@ class Urgency(float, Enum):
 class Cadence:
     """How often live turns of one model may look at their speech. Any thread may call it.
 
-    The fewer the machine can do, the longer the period: turns never ask for more, so no backlog can grow.
+    The fewer the machine can do, the longer the period: turns never ask for more, so no backlog can grow. `workers`
+    run at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
+        self._workers = workers
         self._lock = threading.Lock()
         self._turns = 0
         self._cost = 0.0
@@ -67,12 +71,16 @@ class Cadence:
     @property
     def period(self) -> float:
         """Seconds of speech from one look to the next."""
-        return max(SHORTEST_PERIOD, self._cost / ALONE, self._turns * self._cost / TOGETHER)
+        return max(SHORTEST_PERIOD, self._cost / ALONE, self._together)
 
     @property
     def spares(self) -> bool:
         """Whether the model has time for what may turn out to be useless."""
-        return self._turns * self._cost / TOGETHER <= SPARE_PERIOD
+        return self._together <= SPARE_PERIOD
+
+    @property
+    def _together(self) -> float:
+        return self._turns * self._cost / (TOGETHER * self._workers)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -113,7 +121,8 @@ class BatchLane(Generic[Item, Result]):
 
     `run` gets items of one key and returns their results in the same order. When a batch of several fails, each of its
     items is tried alone, so that one bad item fails only itself. With `gather`, a thread waits that many seconds for a
-    batch to fill; a GPU gains by that, a CPU does not. `most` may set a lower limit to the batch of an item.
+    batch to fill, and leaves nothing of it to others; a GPU gains by that, a CPU does not. `most` may set a lower limit
+    to the batch of an item.
     """
 
     def __init__(
@@ -138,6 +147,7 @@ class BatchLane(Generic[Item, Result]):
         self._waiting: list[_Entry[Item, Result]] = []
         self._order = itertools.count()
         self._closed = False
+        self._idle = 0
         self.batches = 0
         """Batches run so far."""
         self.items = 0
@@ -192,12 +202,14 @@ class BatchLane(Generic[Item, Result]):
         """The next batch, in order of its deadlines; empty when the lane is closed."""
         while True:
             with self._changed:
+                self._idle += 1
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._gather and not self._closed:
                     self._changed.wait_for(lambda: self._closed or self._fills_a_batch(), timeout=self._gather)
                 if self._closed:
                     return []
                 taken = self._pick()
+                self._idle -= 1
             # Outside the lock: whoever cancels an item at this moment gets a callback, and may submit another.
             running = [entry for entry in taken if entry.future.set_running_or_notify_cancel()]
             if running:
@@ -209,8 +221,9 @@ class BatchLane(Generic[Item, Result]):
             return []
         ordered = sorted(self._waiting)
         key = ordered[0].key
-        size = min(self._max_batch, self._most(ordered[0].item))
-        taken = [entry for entry in ordered if entry.key == key][:size]
+        alike = [entry for entry in ordered if entry.key == key]
+        share = len(alike) if self._gather else -(-len(alike) // self._idle)
+        taken = alike[: min(self._max_batch, self._most(ordered[0].item), share)]
         gone = {entry.order for entry in taken}
         self._waiting = [entry for entry in ordered if entry.order not in gone]
         return taken

@@ -48,7 +48,7 @@ from models.whisper_windows import Search, Windows
 from streaming.segmentation import Cutting, SpeechSpan
 from streaming.voice_activity import SileroVoiceActivity
 
-MOST_THREADS = 16
+MOST_THREADS, MOST_WORKERS, CORES_PER_WORKER = 16, 8, 4
 CPU_BATCH, CUDA_BATCH = 4, 16
 CUDA_GATHER = 0.01
 PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
@@ -77,7 +77,7 @@ class WhisperOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     device_index: int = 0
     compute_type: str = "auto"
     threads: int = 0
-    workers: int = 1
+    workers: int = 0
     batch_size: int = 0
     beam_size: int = 5
     best_of: int = 5
@@ -101,7 +101,11 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 def placement(options: WhisperOptions | None = None) -> Placement:
-    """What a model would run on here: a CUDA device if there is one, else all cores; int8 on a CPU, float16 on CUDA."""
+    """What a model would run on here: a CUDA device if there is one, else all cores; int8 on a CPU, float16 on CUDA.
+
+    Cores share themselves out among workers, which run a batch each with the same weights in memory: two cores that
+    work on one batch wait for each other at every token, and a final would wait for somebody's upload.
+    """
     options = options or WhisperOptions()
     device = options.device
     if device == "auto":
@@ -112,9 +116,11 @@ def placement(options: WhisperOptions | None = None) -> Placement:
         wanted = ("float16", "int8_float16", "float32") if device == "cuda" else ("int8", "float32")
         compute_type = next((each for each in wanted if each in supported), "default")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = options.threads or max(1, min(cores // options.workers, MOST_THREADS))
+    alone = device == "cuda" or options.threads
+    workers = options.workers or (1 if alone else min(cores, max(2, cores // CORES_PER_WORKER), MOST_WORKERS))
+    threads = options.threads or max(1, min(cores // workers, MOST_THREADS))
     batch_size = options.batch_size or (CUDA_BATCH if device == "cuda" else CPU_BATCH)
-    return Placement(device, compute_type, threads, options.workers, batch_size)
+    return Placement(device, compute_type, threads, workers, batch_size)
 
 
 class WhisperTranscriber:
@@ -137,7 +143,7 @@ class WhisperTranscriber:
         self.mel_filters = self._model.feature_extractor.mel_filters
         self.short_glances = options.encoder_context == "auto"
         self.short_finals = options.short_finals and self.short_glances
-        self.cadence = Cadence()
+        self.cadence = Cadence(self.placement.workers)
         self.cutting = Cutting(max_span=self.window)
         self.thresholds = Thresholds(
             options.compression_ratio_threshold,

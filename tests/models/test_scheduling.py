@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from typing import Any
 
@@ -173,6 +173,20 @@ def test_an_item_may_want_a_smaller_batch() -> None:
     lane.close()
 
 
+def test_threads_that_are_free_at_once_share_what_waits() -> None:
+    gate = Gate(open=True)
+    lane = BatchLane[str, str](gate, max_batch=4, threads=2)
+    futures: list[Future[str]] = []
+    while not futures:
+        with lane._changed:
+            if lane._idle == 2:  # neither can take anything before all of it is there
+                futures = [lane.submit(item, deadline=float(due)) for due, item in enumerate("abcd")]
+    for future in futures:
+        future.result(10)
+    assert sorted(gate.batches) == [["a", "b"], ["c", "d"]]
+    lane.close()
+
+
 def test_urgency_decides_among_items_of_one_moment_and_patience_ends() -> None:
     gate = Gate()
     lane = BatchLane[str, str](gate, max_batch=1)
@@ -204,12 +218,12 @@ def test_the_cadence_follows_what_looks_cost_and_how_many_want_them() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(turns=st.integers(1, 40), cost=st.floats(0.001, 2.0))
-def test_turns_never_ask_for_more_than_their_share(turns: int, cost: float) -> None:
-    cadence = Cadence()
+@given(turns=st.integers(1, 40), cost=st.floats(0.001, 2.0), workers=st.integers(1, 4))
+def test_turns_never_ask_for_more_than_their_share(turns: int, cost: float, workers: int) -> None:
+    cadence = Cadence(workers)
     cadence.took(cost)
     with ExitStack() as stack:
         for _ in range(turns):
             stack.enter_context(cadence.turn())
-        assert turns * cost / cadence.period <= TOGETHER + 1e-9
+        assert turns * cost / cadence.period <= workers * TOGETHER + 1e-9
         assert cost / cadence.period <= ALONE + 1e-9

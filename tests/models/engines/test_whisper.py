@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ TRUSTING = {
     "compression_ratio_threshold": math.inf,
     "cut_loops": False,
     "beam_size": 1,
+    "workers": 1,
 }
 """Random weights write nothing that should be trusted; with these, their first attempt is taken."""
 
@@ -492,10 +494,15 @@ def test_placement_takes_every_core_and_int8_on_a_cpu() -> None:
 
     found = whisper.placement(whisper.WhisperOptions(device="cpu"))
     assert (found.device, found.compute_type) == ("cpu", "int8")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     assert 1 <= found.threads <= 16
+    assert min(cores, 2) <= found.workers <= 8
+    assert cores // 2 < found.threads * found.workers <= cores or found.threads == 16
     assert found.batch_size == 4
     chosen = whisper.placement(whisper.WhisperOptions(device="cpu", threads=3, compute_type="float32", batch_size=7))
     assert (chosen.threads, chosen.compute_type, chosen.batch_size) == (3, "float32", 7)
+    assert chosen.workers == 1
+    assert whisper.placement(whisper.WhisperOptions(device="cpu", workers=3)).workers == 3
 
 
 def test_options_that_do_not_exist_are_refused(weights: Path) -> None:

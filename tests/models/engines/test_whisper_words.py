@@ -92,7 +92,9 @@ def one_after_another(parts: Sequence[Spoken], gap: float) -> Spoken:
 
 def card_of(**options: Any) -> Card:
     fields = {"id": "whisper-words", "task": "transcription", "engine": "whisper", "name": "Whisper words"}
-    return msgspec.convert(fields | {"weights": str(WEIGHTS), "concurrency": 4, "options": options}, Card)
+    return msgspec.convert(
+        fields | {"weights": str(WEIGHTS), "concurrency": 4, "options": {"workers": 1} | options}, Card
+    )
 
 
 @pytest.fixture(scope="module")
