@@ -100,7 +100,7 @@ async def measure(bench: Bench) -> Figure:
         for name in (WORDS, TINY, BASE):
             with _server(folder, name) as server:
                 await _alone(figure, server, name, turns)
-        few = turns[: bench.amount(4, 1)]
+        few = turns[: bench.amount(7, 1)]
         for name in (TINY, BASE):
             with _server(folder, name) as server:
                 await _crowd(figure, server, name, few)
@@ -206,8 +206,8 @@ async def _crowd(figure: Figure, server: ProbedServer, name: str, turns: Sequenc
     async def converse(number: int) -> None:
         await anyio.sleep(number * STAGGER)
         async with _client(server, name) as client:
-            for turn in turns:
-                await _say(client, turn, heard[number])
+            for index in range(len(turns)):  # each in an order of its own, so that not the same ones meet every time
+                await _say(client, turns[(index + number) % len(turns)], heard[number])
 
     async def upload() -> None:
         nonlocal uploads

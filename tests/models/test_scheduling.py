@@ -174,13 +174,15 @@ def test_an_item_may_want_a_smaller_batch() -> None:
 
 
 def test_threads_that_are_free_at_once_share_what_waits() -> None:
-    gate = Gate(open=True)
+    gate = Gate()
     lane = BatchLane[str, str](gate, max_batch=4, threads=2)
     futures: list[Future[str]] = []
     while not futures:
         with lane._changed:
             if lane._idle == 2:  # neither can take anything before all of it is there
                 futures = [lane.submit(item, deadline=float(due)) for due, item in enumerate("abcd")]
+    assert all(gate.entered.acquire(timeout=10) for _ in range(2))
+    gate.open()
     for future in futures:
         future.result(10)
     assert sorted(gate.batches) == [["a", "b"], ["c", "d"]]
