@@ -86,7 +86,9 @@ class Endpointer:
         """Questions so far; a verdict names the one it answers."""
         self._verdict: float | None = None
         self._judged = False  # in this pause, perhaps without a verdict
-        self._waiting = False
+        self._waiting = False  # for an answer
+        self._stale = False  # the answer to come is about a pause that is over
+        self._due = False  # this pause has a first question, to be asked after the answer to come
         self._text = ""  # asked about last
         self._told: str | None = None  # text that was told to be the end
 
@@ -97,7 +99,7 @@ class Endpointer:
     @property
     def holds(self) -> bool:
         """Whether the first verdict of a pause is being waited for: nothing may be decided before it is there."""
-        return self._waiting and not self._judged
+        return self._waiting and not self._judged and (self._due or not self._stale)
 
     @property
     def asks(self) -> bool:
@@ -119,8 +121,14 @@ class Endpointer:
         return self.detection.silence_duration if self._judged else self.rule.patience
 
     def question(self, silence: float, text: str) -> int | None:
-        """The number of the question to ask now, if there is one: the first of a pause, or one about a newer text."""
-        if not self.asks or self._waiting or silence < self.pause or (self._judged and text == self._text):
+        """The number of the question to ask now, if there is one: the first of a pause, or one about a newer text.
+
+        One question is open at a time: that of a pause which is over is answered before the next one is asked.
+        """
+        if not self.asks or silence < self.pause or (self._judged and text == self._text):
+            return None
+        self._due = self._waiting and self._stale
+        if self._waiting:
             return None
         self.asked += 1
         self._waiting, self._text = True, text
@@ -130,7 +138,11 @@ class Endpointer:
         """The answer, None if there is none to be had. Returns the text to announce as the probable end, if any."""
         if question != self.asked or not self._waiting:
             return None
-        self._waiting, self._judged, self._verdict = False, True, probability
+        self._waiting = False
+        if self._stale:
+            self._stale = self._due = False
+            return None
+        self._judged, self._verdict = True, probability
         sure = self.eager is not None and probability is not None and probability >= self.eager
         if not sure or not self._text or self._text == self._told:
             return None
@@ -140,6 +152,6 @@ class Endpointer:
     def resume(self) -> bool:
         """Somebody speaks again, or the turn is over. Whether its end had been announced."""
         announced, self._told = self._told is not None, None
-        self._waiting = self._judged = False
-        self._verdict = None
+        self._stale, self._due = self._waiting, False
+        self._judged, self._verdict = False, None
         return announced

@@ -108,6 +108,25 @@ def test_a_newer_text_is_judged_anew() -> None:
     assert silence_until_stop(meeting) <= 1.01 * ONE_WINDOW
 
 
+def test_a_pause_waits_for_the_answer_about_the_one_before_and_does_not_take_it_for_its_own() -> None:
+    meeting = Meeting(CALM)
+    speak(meeting)
+    meeting.believe(1, 2)
+    pause(meeting, 0.32)
+    meeting.judge_turn(0.0)
+    meeting.believe(1, 3)
+    (about_the_first,) = meeting.questions
+    speak(meeting)
+    pause(meeting, 10.0)
+    assert meeting.questions == [about_the_first]
+    meeting.judge_turn(1.0)
+    (about_the_second,) = meeting.questions
+    assert about_the_second.pause > about_the_first.pause
+    assert "SpeechStopped" not in kinds_of(meeting.read())
+    meeting.judge_turn(1.0)
+    assert silence_until_stop(meeting) <= 1.01 * ONE_WINDOW
+
+
 # ---------------------------------------------------------------------- a turn that goes on
 
 
