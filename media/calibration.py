@@ -84,10 +84,10 @@ class Verdict:
     def options(self) -> dict[str, Any]:
         """What the card should say."""
         if self.auto <= SAME * self.full + SLACK:
-            return {"encoder_context": "auto", "short_finals": True}
+            return {"encoder_context": "auto", "short_windows": True}
         if self.auto <= USABLE * self.full + SLACK:
-            return {"encoder_context": "auto", "short_finals": False}
-        return {"encoder_context": "full", "short_finals": False}
+            return {"encoder_context": "auto", "short_windows": False}
+        return {"encoder_context": "full", "short_windows": False}
 
 
 def judge(clips: Sequence[Clip], full: Heard, auto: Heard) -> Verdict:

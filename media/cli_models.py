@@ -111,8 +111,8 @@ async def _measure(
     catalog: Catalog, card: Card, clips: list[calibration.Clip], budget: int | None
 ) -> calibration.Verdict:
     clips = clips or await calibration.spoken(catalog)
-    full = await calibration.listen(card, clips, budget, encoder_context="full", short_finals=False)
-    auto = await calibration.listen(card, clips, budget, encoder_context="auto", short_finals=True)
+    full = await calibration.listen(card, clips, budget, encoder_context="full", short_windows=False)
+    auto = await calibration.listen(card, clips, budget, encoder_context="auto", short_windows=True)
     return calibration.judge(clips, full, auto)
 
 

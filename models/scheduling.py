@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 SHORTEST_PERIOD = 0.25
 """Seconds of speech between two looks at a turn; who reads along sees no difference below."""
-ALONE, TOGETHER = 0.25, 0.6
+ALONE, TOGETHER = 0.4, 0.6
 """The most of a worker's time that one live turn may ask for, and of all workers' that all turns may; finals and
 recordings have the rest."""
 SPARE_PERIOD = 0.5

@@ -14,6 +14,11 @@ from models.whisper_decoding import AlignedWord, Decoded, Thresholds
 from streaming.segmentation import Cutting, SpeechSpan
 from streaming.voice_activity import SileroVoiceActivity
 
+MARGIN = 2.5
+"""Seconds of silence that the encoder hears after the speech of a short window; with less, models repeat themselves."""
+BUCKETS = (6.0, 8.0, 10.0, 15.0, 20.0)
+"""Seconds of encoder input in short windows: few lengths, so that several share a batch."""
+
 Features: TypeAlias = npt.NDArray[np.float32]
 """Log-Mel spectrogram, shape (n_mels, frames), padded to the window that the model shall hear."""
 
@@ -91,6 +96,11 @@ class Glimpse:
     words: tuple[AlignedWord, ...]
     cut_off: bool
     cost: float
+
+
+def short_window(seconds: float, window: float) -> float:
+    """Seconds that the encoder hears of so much speech, at most the model's `window`, where it need not be that."""
+    return min(next((bucket for bucket in BUCKETS if bucket >= seconds + MARGIN), window), window)
 
 
 class Recogniser(Protocol):

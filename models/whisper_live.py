@@ -23,7 +23,7 @@ from models.interfaces import HypothesisUpdate, ListenRequest, LiveAudio, OnStep
 from models.scheduling import SHORTEST_PERIOD, Cadence, Urgency
 from models.speech_reader import Passage
 from models.whisper_decoding import FRAMES_PER_SECOND
-from models.whisper_jobs import Features, Glance, Glimpse, Recogniser
+from models.whisper_jobs import Glance, Glimpse, Recogniser, short_window
 from models.whisper_live_speech import LiveSpeech
 from models.whisper_mel import LogMel
 from models.whisper_partial_text import PartialText, Trimming
@@ -39,10 +39,6 @@ FIRST_SPEECH, NEW_SPEECH = 0.5, 0.1
 """Seconds of speech that the first glance needs, and every other one."""
 SURE_OF_LANGUAGE = 3.0
 """Seconds of speech by which the language of the hypotheses is known; what was spoken before helps for half of it."""
-MARGIN = 2.5
-"""Seconds of silence that the encoder hears after a short window; with less, models repeat themselves."""
-BUCKETS = (6.0, 8.0, 10.0, 15.0, 20.0)
-"""Seconds of encoder input: few lengths, so that glances of several turns share a batch."""
 SPARE_TOKENS, TOKENS_PER_SECOND = 6, 12
 """A glance may write no more than can have been said since the words that are settled."""
 
@@ -55,11 +51,8 @@ class LiveRecogniser(Recogniser, Protocol):
     window: float
     """Seconds the model hears at once."""
     short_glances: bool
-    short_finals: bool
 
     def glance(self, glance: Glance, deadline: float) -> Future[Glimpse]: ...
-
-    def short_features(self, span: SpeechSpan, seconds: float) -> Features: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,9 +175,7 @@ class WhisperTurn:
 
     def _encoder_input(self, seconds: float) -> float:
         window = self._recogniser.window
-        if not self._recogniser.short_glances:
-            return window
-        return min(next((bucket for bucket in BUCKETS if bucket >= seconds + MARGIN), window), window)
+        return short_window(seconds, window) if self._recogniser.short_glances else window
 
     def _spoken_language(self) -> str:
         """That of the hypotheses; empty while it is to be found anew at every look."""
@@ -239,12 +230,7 @@ class WhisperTurn:
     # ------------------------------------------------------------------ the final text
 
     def _begin(self, span: SpeechSpan) -> Pending:
-        if self._recogniser.short_finals:
-            seconds = self._encoder_input(len(span.samples) / SAMPLE_RATE)
-            features = self._recogniser.short_features(span, seconds)
-        else:
-            features = self._recogniser.features(span)
-        return self._passages.begin(Passage(0, span.timeline, features))
+        return self._passages.begin(Passage(0, span.timeline, self._recogniser.features(span)))
 
     def _drop_last(self) -> None:
         for pending in self._last or ():

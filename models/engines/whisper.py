@@ -41,12 +41,12 @@ from models.whisper_decoding import (
     Thresholds,
 )
 from models.whisper_glances import Glances
-from models.whisper_jobs import Features, Glance, Glimpse, Job, Outcome
+from models.whisper_jobs import Features, Glance, Glimpse, Job, Outcome, short_window
 from models.whisper_live import WhisperTurn
 from models.whisper_transcription import WhisperTranscription
 from models.whisper_windows import Search, Windows
 from streaming.segmentation import Cutting, SpeechSpan
-from streaming.voice_activity import SileroVoiceActivity
+from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity
 
 MOST_THREADS, MOST_WORKERS, CORES_PER_WORKER = 16, 8, 4
 CPU_BATCH, CUDA_BATCH = 4, 16
@@ -69,8 +69,8 @@ class WhisperOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """`options` of a card. Zeros and "auto" are chosen by `placement`; infinite thresholds are switched off.
 
     With `encoder_context` "auto" the encoder hears no more of a live turn than there is, and a little silence; a model
-    that does badly on that (`sonoreel models calibrate`) wants "full". With `short_finals` that holds for the final
-    text of a turn, too, which is then sooner there, and no longer sure to be that of a file.
+    that does badly on that (`sonoreel models calibrate`) wants "full". With `short_windows` that holds for final texts,
+    too, of turns as of recordings: short ones are several times as soon there.
     """
 
     device: str = "auto"
@@ -87,7 +87,7 @@ class WhisperOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     no_speech_threshold: float = 0.6
     cut_loops: bool = True
     encoder_context: Literal["auto", "full"] = "auto"
-    short_finals: bool = False
+    short_windows: bool = False
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -142,7 +142,7 @@ class WhisperTranscriber:
         self.window = float(self._model.feature_extractor.chunk_length)
         self.mel_filters = self._model.feature_extractor.mel_filters
         self.short_glances = options.encoder_context == "auto"
-        self.short_finals = options.short_finals and self.short_glances
+        self._short_windows = options.short_windows and self.short_glances
         self.cadence = Cadence(self.placement.workers)
         self.cutting = Cutting(max_span=self.window)
         self.thresholds = Thresholds(
@@ -203,13 +203,11 @@ class WhisperTranscriber:
     # ------------------------------------------------------------------ what a transcription asks for
 
     def features(self, span: SpeechSpan) -> Features:
-        """Log-Mel spectrogram, shape (n_mels, 3000); the rest of the window is as silent as the scale goes."""
-        return self.short_features(span, self.window)
-
-    def short_features(self, span: SpeechSpan, seconds: float) -> Features:
-        """The same for a window of so many seconds."""
+        """Log-Mel spectrogram, shape (n_mels, frames); the rest of the window is as silent as the scale goes."""
         extractor = self._model.feature_extractor
-        frames = round(seconds * FRAMES_PER_SECOND)
+        seconds = len(span.samples) / SAMPLE_RATE
+        window = short_window(seconds, self.window) if self._short_windows else self.window
+        frames = round(window * FRAMES_PER_SECOND)
         mel = extractor(span.samples)[..., :frames]
         # Whisper was trained on audio padded with zeros: 8 decades below the loudest, on a scale of 4 decades a unit.
         padded = np.full((mel.shape[0], frames), mel.max() - 2.0, np.float32)

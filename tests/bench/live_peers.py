@@ -29,6 +29,8 @@ FRAME_SECONDS = 0.1
 STARTING = 120.0
 SETTLING = 2.0
 """Seconds for what a server does when a client has just connected."""
+IDLE, CATCHING_UP = 0.1, 60.0
+"""Cores that a server uses at most when it has caught up with the speech, and the seconds it gets for that."""
 WHISPER_LIVE = """
 import sys
 from whisper_live.server import TranscriptionServer
@@ -112,9 +114,20 @@ async def _replay(peer: Peer, connection: ClientConnection, pid: int, samples: S
         for at in range(0, len(samples), size):
             await anyio.sleep(max(0.0, began + (at + size) / SAMPLE_RATE - time.perf_counter()))
             await connection.send(peer.encode(samples[at : at + size]))
-        used = _cpu(pid) - before
+        used = await _caught_up(pid) - before
         receiving.cancel_scope.cancel()
     return used / (len(samples) / SAMPLE_RATE), heard
+
+
+async def _caught_up(pid: int) -> float:
+    """CPU seconds so far, once what was said is written down."""
+    used = _cpu(pid)
+    for _ in range(round(CATCHING_UP)):
+        await anyio.sleep(1.0)
+        before, used = used, _cpu(pid)
+        if used - before < IDLE:
+            break
+    return used
 
 
 @asynccontextmanager

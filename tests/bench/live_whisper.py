@@ -1,8 +1,8 @@
 """Whisper on live speech: how often hypotheses come, how soon finals do, and what a session costs.
 
-Speech is replayed at the pace of a microphone. The weights are random, in the shapes of Whisper tiny and base, and
-write twenty tokens about whatever they hear, which is about what is said in a turn here. The small model that comes
-with the server writes what it hears; a look at it costs little.
+Speech is replayed at the pace of a microphone. The model is the small one that comes with the server, and the same
+made as wide and as deep as Whisper tiny and base: it writes what it hears, at their cost. Of real recordings, where
+they are beside the project, it does not know the words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import httpx
 import numpy as np
 from websockets.asyncio.client import connect
 
+from deploy.spoken_words import Speaker
 from streaming.audio import Samples
+from streaming.decode import decode
 from tests.bench.bench import Bench
 from tests.bench.live_peers import PEERS, installed, peer_cost
 from tests.bench.machine import cpu_seconds_of
@@ -31,15 +33,12 @@ from tests.bench.recording import AUDIBLE, SAMPLE_RATE
 from tests.bench.report import Figure, Target
 from tests.bench.servers import TRANSCRIPTIONS, ProbedServer, probed_server
 from tests.journeys.uploading import wav
-from tests.models.engines.sentences import SENTENCES, say
-from tests.models.tiny_whisper import build_whisper
+from tests.models import wide_whisper
 
-NEEDED = ("faster_whisper", "torch", "transformers")
-TINY, BASE = "random-tiny", "random-base"
-SHAPES = {TINY: (384, 4, 6), BASE: (512, 6, 8)}
-LENGTH = 24
-"""Positions after which texts end: 20 tokens, as a turn of six seconds has."""
+NEEDED = ("faster_whisper",)
 WORDS = "whisper-words"
+TINY, BASE, TINY_WHOLE = "tiny-shaped", "base-shaped", "tiny-shaped-whole"
+SHAPES = {TINY: wide_whisper.TINY, BASE: wide_whisper.BASE}
 CARD = """
 [[card]]
 id = "{name}"
@@ -51,11 +50,12 @@ live = true
 concurrency = 16
 cpu_bound = true
 [card.options]
-compression_ratio_threshold = inf
-cut_loops = false
+short_windows = {short}
 compute_type = "int8"
 """
-VOICES = ("en-us+klatt6", "en-us+f3", "en-gb+m7", "en-us+klatt4")
+VOICES = ("en-us+klatt6", "en-us+f3", "en-us+m7", "en-us+klatt4")
+TURN_SECONDS, PAUSE = 5.5, 0.15
+RECORDINGS = Path(__file__).parents[3] / "shared" / "audio"
 AFTERWARDS = np.zeros(round(1.5 * SAMPLE_RATE), np.float32)
 SESSIONS = 8
 STAGGER = 0.37
@@ -78,8 +78,8 @@ class Turn:
 
 @dataclass
 class Heard:
-    """Milliseconds: between hypotheses while somebody spoke, from the end of the turn to its final, and from when the
-    turn was found to be over."""
+    """Milliseconds between hypotheses while somebody spoke, and until the final: `finals` from the last sound and the
+    silence that ends a turn, `after` from when voice activity, which hears a sound fade, found the turn to be over."""
 
     gaps: list[float] = field(default_factory=list)
     finals: list[float] = field(default_factory=list)
@@ -97,9 +97,11 @@ async def measure(bench: Bench) -> Figure:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         await anyio.to_thread.run_sync(_build, folder)
         turns = await anyio.to_thread.run_sync(_turns, bench.amount(15, 3))
-        for name in (WORDS, TINY, BASE):
+        for name in (WORDS, TINY, TINY_WHOLE, BASE):
             with _server(folder, name) as server:
                 await _alone(figure, server, name, turns)
+                if recordings := await anyio.to_thread.run_sync(_recordings, bench.amount(3, 1)):
+                    await _recorded(figure, server, name, recordings)
         few = turns[: bench.amount(7, 1)]
         for name in (TINY, BASE):
             with _server(folder, name) as server:
@@ -126,24 +128,33 @@ async def measure_peers(bench: Bench) -> Figure:
 
 def _build(folder: Path) -> dict[str, Path]:
     """Models and their cards."""
-    built = {
-        name: build_whisper(folder / name, width=width, layers=layers, heads=heads, length=LENGTH)
-        for name, (width, layers, heads) in SHAPES.items()
-    }
-    cards = (CARD.format(name=name, weights=weights) for name, weights in built.items())
-    (folder / "random.toml").write_text("".join(cards))
+    built = {name: wide_whisper.build_wide_whisper(folder / name, shape) for name, shape in SHAPES.items()}
+    cards = [CARD.format(name=name, weights=weights, short="true") for name, weights in built.items()]
+    cards.append(CARD.format(name=TINY_WHOLE, weights=built[TINY], short="false"))
+    (folder / "wide.toml").write_text("".join(cards))
     return built
 
 
 def _turns(count: int) -> list[Turn]:
-    """Some six seconds each."""
-    turns = []
+    """Some six seconds each, of words that the model knows."""
+    speaker, turns = Speaker(0, unseen=True), list[Turn]()
     for number in range(count):
-        speech = say(VOICES[number % len(VOICES)], 2 * number % len(SENTENCES), 2)
-        samples = np.concatenate((np.zeros(SAMPLE_RATE // 2, np.float32), speech))
+        parts = [np.zeros(SAMPLE_RATE // 2, np.float32)]
+        while sum(map(len, parts)) < TURN_SECONDS * SAMPLE_RATE:
+            said = speaker.say(speaker.sentence(), VOICES[number % len(VOICES)], 1.0).samples
+            parts += [said, np.zeros(round(PAUSE * SAMPLE_RATE), np.float32)]
+        samples = np.concatenate(parts)
         end = int(np.flatnonzero(np.abs(samples) > AUDIBLE)[-1]) + 1
         turns.append(Turn(samples[:end], end / SAMPLE_RATE))
     return turns
+
+
+def _recordings(count: int) -> list[Samples]:
+    """Of people, if there are any."""
+    paths = sorted(path for path in RECORDINGS.glob("*") if path.suffix in (".flac", ".wav"))
+    return [
+        np.concatenate([chunk.samples for chunk in decode(path, sample_rate=SAMPLE_RATE)]) for path in paths[-count:]
+    ]
 
 
 def _server(folder: Path, model: str) -> AbstractContextManager[ProbedServer]:
@@ -191,11 +202,29 @@ async def _alone(figure: Figure, server: ProbedServer, name: str, turns: Sequenc
     figure.add(f"{name}: between hypotheses", "ms", heard.gaps, targets[0])
     figure.add(f"{name}: between hypotheses, longest", "ms", heard.gaps, targets[1])
     finals = (None, None) if name == BASE else FINAL_TARGETS
-    figure.add(f"{name}: final after the end of the turn", "ms", heard.finals, finals[0])
-    figure.add(f"{name}: final, slowest", "ms", heard.finals, finals[1])
-    figure.add(f"{name}: final after the turn was found over", "ms", heard.after)
+    figure.add(f"{name}: final after the last sound and the silence", "ms", heard.finals)
+    figure.add(f"{name}: final after the turn was found over", "ms", heard.after, finals[0])
+    figure.add(f"{name}: final after that, slowest", "ms", heard.after, finals[1])
     figure.add(f"{name}: processor time", "s/s", [cost])
     figure.add(f"{name}: lag of hypotheses", "ms", [1000 * _lag(server, name)])
+
+
+async def _recorded(figure: Figure, server: ProbedServer, name: str, recordings: Sequence[Samples]) -> None:
+    """One session that hears several turns in a row."""
+    gaps, after = list[float](), list[float]()
+    async with _client(server, name) as client:
+        for samples in recordings:
+            client.arrivals.clear()
+            began = await client.say(np.concatenate((samples, AFTERWARDS)))
+            await client.arrival(COMPLETED, began + len(samples) / SAMPLE_RATE)
+            for (at, frame), (later, following) in itertools.pairwise(client.arrivals):
+                kinds = frame["type"], following["type"]
+                if kinds == (DELTA, DELTA):
+                    gaps.append(1000 * (later - at))
+                elif kinds == (COMMITTED, COMPLETED):
+                    after.append(1000 * (later - at))
+    figure.add(f"{name}, recordings of people: between hypotheses", "ms", gaps)
+    figure.add(f"{name}, recordings of people: final after the turn was found over", "ms", after)
 
 
 async def _crowd(figure: Figure, server: ProbedServer, name: str, turns: Sequence[Turn]) -> None:

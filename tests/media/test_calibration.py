@@ -32,7 +32,7 @@ def with_errors(count: int) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("full", "auto", "context", "short_finals"),
+    ("full", "auto", "context", "short_windows"),
     [
         (0, 0, "auto", True),
         (0, 1, "auto", True),
@@ -41,11 +41,11 @@ def with_errors(count: int) -> tuple[str, ...]:
         (20, 40, "full", False),
     ],
 )
-def test_the_verdict_follows_the_word_error_rates(full: int, auto: int, context: str, short_finals: bool) -> None:
+def test_the_verdict_follows_the_word_error_rates(full: int, auto: int, context: str, short_windows: bool) -> None:
     verdict = judge(CLIPS, Heard(with_errors(full), 4.0), Heard(with_errors(auto), 1.0))
     assert (verdict.words, verdict.full, verdict.auto) == (100, full / 100, auto / 100)
     assert verdict.speedup == 4.0
-    assert verdict.options == {"encoder_context": context, "short_finals": short_finals}
+    assert verdict.options == {"encoder_context": context, "short_windows": short_windows}
 
 
 def test_without_known_texts_short_windows_are_held_against_whole_ones() -> None:
@@ -94,13 +94,13 @@ def test_what_is_saved_changes_the_card_and_no_other(tmp_path: Path) -> None:
     mine = '[[card]]\nid = "mine"\ntask = "transcription"\nengine = "whisper"\nname = "Mine"\n'
     (tmp_path / "mine.toml").write_text(mine + "options = { temperatures = [0.0, 0.5], log_prob_threshold = -inf }\n")
     own = Catalog.load(tmp_path).describe("mine")
-    calibration.save(tmp_path, built_in, {"encoder_context": "full", "short_finals": False})
-    path = calibration.save(tmp_path, own, {"encoder_context": "auto", "short_finals": True})
-    calibration.save(tmp_path, built_in, {"encoder_context": "auto", "short_finals": False})
+    calibration.save(tmp_path, built_in, {"encoder_context": "full", "short_windows": False})
+    path = calibration.save(tmp_path, own, {"encoder_context": "auto", "short_windows": True})
+    calibration.save(tmp_path, built_in, {"encoder_context": "auto", "short_windows": False})
     assert path.parent == tmp_path
     catalog = Catalog.load(tmp_path)
     changed: Card = catalog.describe("mine")
-    assert changed.options == own.options | {"encoder_context": "auto", "short_finals": True}
+    assert changed.options == own.options | {"encoder_context": "auto", "short_windows": True}
     assert msgspec.structs.replace(changed, options=own.options) == own
     assert catalog.describe("openai/whisper-tiny").options["encoder_context"] == "auto"
 
@@ -123,7 +123,7 @@ def test_the_command_measures_recordings_and_writes_the_verdict(
     result = run("whisper-words", *(str(tmp_path / f"{number}.wav") for number in range(3)), "--save")
     assert result.exit_code == 0, result.output
     assert "word error rate in whole windows 0.000, in short ones 0.000" in result.output
-    assert Catalog.load(cards).describe("whisper-words").options == {"encoder_context": "auto", "short_finals": True}
+    assert Catalog.load(cards).describe("whisper-words").options == {"encoder_context": "auto", "short_windows": True}
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("faster_whisper"), reason="faster-whisper is not installed")

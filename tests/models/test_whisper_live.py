@@ -74,7 +74,6 @@ class Scripted:
     temperatures: tuple[float, ...] = (0.0, 0.4)
     window = 30.0
     short_glances = True
-    short_finals = False
 
     def __post_init__(self) -> None:
         self.voice_activity: Any = LoudIsSpeech()
@@ -83,9 +82,6 @@ class Scripted:
 
     def features(self, span: SpeechSpan) -> Any:
         return np.full((4, 3000), len(span.samples) / SAMPLE_RATE, np.float32)
-
-    def short_features(self, span: SpeechSpan, seconds: float) -> Any:
-        return self.features(span)[:, : round(100 * seconds)]
 
     def text(self, tokens: Sequence[int]) -> str:
         return "".join(f" {token}" for token in tokens)

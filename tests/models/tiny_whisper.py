@@ -23,17 +23,16 @@ VOCABULARY = 51_865
 TIMESTAMPS = 1_501
 
 
-def build_whisper(directory: Path, *, width: int = 32, layers: int = 2, heads: int = 2, length: int = 0) -> Path:
+def build_whisper(directory: Path, *, width: int = 32, layers: int = 2, heads: int = 2) -> Path:
     """Make a model in `directory`/ct2, converted to int8, and return that. 512, 6, 8 is the shape of Whisper base.
 
-    Its texts have no end and no probability to speak of. With a `length` they end at every position that is a multiple
-    of it, start sequence and all, and the model is sure of them.
+    Its texts have no end and no probability to speak of.
 
     In a process of its own: torch and transformers are large, and warn of many things.
     """
     subprocess.run(
         [sys.executable, "-W", "ignore", "-m", __name__, str(directory)]
-        + [str(value) for value in (width, layers, heads, length)],
+        + [str(value) for value in (width, layers, heads)],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         check=True,
@@ -63,7 +62,7 @@ def _whisper_order(languages: list[str]) -> list[str]:
     return ["en", *(code for code in languages if code != "en")]
 
 
-def _make(work: Path, width: int, layers: int, heads: int, length: int) -> None:
+def _make(work: Path, width: int, layers: int, heads: int) -> None:
     torch = import_torch()
     import transformers
 
@@ -92,12 +91,6 @@ def _make(work: Path, width: int, layers: int, heads: int, length: int) -> None:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3.0)
-        if length:
-            decoder = model.model.decoder
-            end = decoder.embed_tokens.weight[token_ids["<|endoftext|>"]]
-            end.normal_(std=0.06)  # it was zero, as it is the padding, too
-            decoder.embed_positions.weight[length - 1 :: length] += 1000.0 * end
-            decoder.layer_norm.weight.mul_(10.0)
     languages = {token: token_ids[token] for token in special[2:-6]}
     model.generation_config = transformers.GenerationConfig(
         lang_to_id=languages,
@@ -147,10 +140,10 @@ def _convert(work: Path, converted: Path) -> None:
     )
 
 
-def main(directory: str, width: str, layers: str, heads: str, length: str) -> None:
+def main(directory: str, width: str, layers: str, heads: str) -> None:
     """Entry point of the process that makes a model."""
     work = Path(directory, "transformers")
-    _make(work, int(width), int(layers), int(heads), int(length))
+    _make(work, int(width), int(layers), int(heads))
     _convert(work, Path(directory, "ct2"))
     shutil.rmtree(work)
 

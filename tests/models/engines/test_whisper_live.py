@@ -12,6 +12,7 @@ from typing import Any
 import jiwer
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from models.interfaces import HypothesisUpdate, ListenRequest, Samples, SegmentResult
 from models.whisper_jobs import Glance, Job
@@ -36,6 +37,7 @@ from tests.models.engines.test_whisper_words import (
     transcribe,
 )
 from tests.models.tiny_whisper import tiny_whisper
+from tests.models.wide_whisper import TINY, build_wide_whisper
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("faster_whisper"), reason="faster-whisper is not installed"
@@ -272,9 +274,29 @@ def test_finals_hear_whole_windows_unless_a_card_says_otherwise(
 ) -> None:
     items = items_of(random_engine, monkeypatch)
     listen(random_engine, speech, language="en")
-    monkeypatch.setattr(random_engine, "short_finals", True)
-    listen(random_engine, speech, language="en")
-    assert [job.features.shape[1] for job in jobs(items)] == [3000, 800]
+    assert [job.features.shape[1] for job in jobs(items)] == [3000]
+
+
+@pytest.fixture(scope="module")
+def wide_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from models.engines import whisper
+
+    weights = build_wide_whisper(tmp_path_factory.mktemp("wide") / "tiny", TINY)
+    loaded = whisper.load(replace(card_of(threads=1, short_windows=True), weights=str(weights)))
+    yield loaded
+    loaded.close()
+
+
+def test_in_short_windows_a_turn_is_still_what_its_file_is(
+    wide_engine: Any, speech: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = items_of(wide_engine, monkeypatch)
+    samples = as_in_a_file(np.concatenate((speech, silence(0.5))))
+    _, last = listen(wide_engine, samples)
+    assert [job.features.shape[1] for job in jobs(items)] == [800]
+    found = in_a_file(wide_engine, samples, tmp_path / "turn.wav")
+    assert [job.features.shape[1] for job in jobs(items)] == [800, 800]
+    assert last.segment.text == text_of(found) == " ".join(COMMANDS[:3])
 
 
 def test_the_language_is_looked_for_until_it_is_sure(
