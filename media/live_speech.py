@@ -145,7 +145,12 @@ def engine_voice(card: Card, voice: str) -> str:
 
 
 async def spoken(live: LiveSpeech, text: str) -> AsyncIterator[ServerEvent]:
-    """Speak one whole text of any length; yields its audio and word times. Raises: what the engine failed with."""
+    """Speak one whole text of any length; yields its audio and word times, of a blank text none.
+
+    Raises: what the engine failed with.
+    """
+    if not text.strip():  # no item begins, and none would be done
+        return
     given = 0
 
     def wants_more() -> bool:

@@ -13,7 +13,7 @@ import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -36,10 +36,19 @@ MOST_ERROR = 1 << 14
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How the next token is drawn, as the model's makers recommend; below a penalty of 1.1 it repeats itself."""
 
-    temperature: float = 0.6
-    top_p: float = 0.8
-    repetition_penalty: float = 1.1
-    seed: int = 0
+    temperature: Annotated[float, msgspec.Meta(ge=0.0, le=2.0)] = 0.6
+    top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.8
+    repetition_penalty: Annotated[float, msgspec.Meta(ge=1.0, le=2.0)] = 1.1
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
+
+    def changed(self, fields: dict[str, Any]) -> Sampling:
+        """With other values for some fields. Raises: InvalidInput."""
+        if not fields:
+            return self
+        try:
+            return msgspec.convert(msgspec.structs.asdict(self) | fields, Sampling)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"extra_params is not what this model takes: {error}", field="extra_params") from None
 
 
 class UpstreamTokens:

@@ -125,8 +125,8 @@ class OrpheusSynthesizer:
     def synthesize(self, request: SpeechRequest, on_step: OnStep) -> Generator[SpeechChunk, None, None]:
         """Yield chunks of at most a second; nothing at all for blank text. `on_step` counts characters.
 
-        Raises: InvalidInput (text, voice, language, speed) at once; EngineFailed, AtCapacity and WeightsMissing of
-        another server; Cancelled from `on_step`.
+        Raises: InvalidInput (text, voice, language, speed, extra_params) at once; EngineFailed, AtCapacity and
+        WeightsMissing of another server; Cancelled from `on_step`.
         """
         limit = self._card.max_input_chars
         if len(request.text) > limit:
@@ -138,7 +138,7 @@ class OrpheusSynthesizer:
             known = ", ".join(self._voices)
             raise InvalidInput(f"This model has no voice {request.voice!r}: use one of {known}.", field="voice")
         self._check_language(request.language)
-        return self._speak(request.text, voice, request.speed, on_step)
+        return self._speak(request.text, voice, request.speed, self._sampling.changed(request.extra_params), on_step)
 
     def _check_language(self, asked: str) -> None:
         language = asked.strip().lower().replace("_", "-").partition("-")[0]
@@ -146,7 +146,9 @@ class OrpheusSynthesizer:
             known = ", ".join(self._card.languages)
             raise InvalidInput(f"This model does not speak {asked!r}, but {known}.", field="language")
 
-    def _speak(self, text: str, voice: str, speed: float, on_step: OnStep) -> Generator[SpeechChunk, None, None]:
+    def _speak(
+        self, text: str, voice: str, speed: float, sampling: Sampling, on_step: OnStep
+    ) -> Generator[SpeechChunk, None, None]:
         tempo = Tempo(speed, SAMPLE_RATE)
         done = 0
         due = time.monotonic()
@@ -157,7 +159,7 @@ class OrpheusSynthesizer:
         check()
         for prompt, end in prompts(text, voice, self._options.prompt, self._options.part_characters):
             most = math.ceil(self._options.spare_tokens + self._options.tokens_per_character * (end - done))
-            for samples in self._part(prompt, most, due, speed, check):
+            for samples in self._part(self._written(prompt, sampling, most, check), due, speed, check):
                 due += len(samples) / SAMPLE_RATE / speed
                 yield from _chunks(tempo.push(samples), check)
             done = end
@@ -165,14 +167,14 @@ class OrpheusSynthesizer:
         on_step(len(text), len(text))
 
     def _part(
-        self, prompt: str, most: int, due: float, speed: float, check: Callable[[], None]
+        self, written: Generator[int, None, None], due: float, speed: float, check: Callable[[], None]
     ) -> Generator[Samples, None, None]:
-        """The sound of one prompt, `due` on the monotonic clock.
+        """The sound of one prompt's tokens, `due` on the monotonic clock.
 
         Raises: EngineFailed when there is none, and what the backend raises.
         """
         silent = True
-        with contextlib.closing(self._written(prompt, most, check)) as tokens:
+        with contextlib.closing(written) as tokens:
             for window in windows(frames(tokens), self._most_frames):
                 silent = False
                 samples = self._decoded(window, due, check)
@@ -181,8 +183,10 @@ class OrpheusSynthesizer:
         if silent:
             raise EngineFailed("The model wrote no sound: it may be another model than the card says.")
 
-    def _written(self, prompt: str, most: int, check: Callable[[], None]) -> Generator[int, None, None]:
-        yield from self._tokens.tokens(prompt, self._sampling, most, check)
+    def _written(
+        self, prompt: str, sampling: Sampling, most: int, check: Callable[[], None]
+    ) -> Generator[int, None, None]:
+        yield from self._tokens.tokens(prompt, sampling, most, check)
 
     def _decoded(self, window: Window, deadline: float, check: Callable[[], None]) -> Samples:
         future = self.lane.submit(window, key=len(window.frames), deadline=deadline)

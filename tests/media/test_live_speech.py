@@ -170,6 +170,15 @@ async def test_a_book_is_spoken_in_the_memory_of_a_page() -> None:
     assert book - page < 1_500_000
 
 
+@pytest.mark.parametrize("text", ["", " ", "\n\n \t"])
+async def test_a_blank_text_is_over_at_once(text: str) -> None:
+    pool = OnePlace(free=True)
+    async with live(pool, remembers=False) as speaking:
+        with anyio.fail_after(30):
+            assert [event async for event in spoken(speaking, text)] == []
+    assert pool.begun == []
+
+
 @pytest.mark.parametrize("text", ["  \n One. ", "One.\n\n\n" + " " * 20_000 + "Two.", "word" * 30_000])
 async def test_a_text_is_spoken_whole_however_it_is_written(text: str) -> None:
     pool = OnePlace(free=True)

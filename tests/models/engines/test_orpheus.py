@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.catalog import Card, Catalog
-from models.errors import AtCapacity, Cancelled, EngineError, EngineFailed, WeightsMissing
+from models.errors import AtCapacity, Cancelled, EngineError, EngineFailed, InvalidInput, WeightsMissing
 from models.interfaces import SpeechRequest
 from models.orpheus_tokens import FRAME_SAMPLES, frames, levels
 from tests.models.engines.conformance import TEXT, SpeechConformance, Steps, speak
@@ -236,6 +236,28 @@ def test_a_codec_that_is_not_there_or_is_another_is_told(codec: Path, server: Sc
 def test_options_that_cannot_be_are_refused(codec: Path, options: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         load(card_of(codec, **options))
+
+
+def test_a_request_may_sample_as_it_likes(engine: Any, server: ScriptedServer) -> None:
+    wanted = {"temperature": 1, "top_p": 0.5, "repetition_penalty": 1.3, "seed": 7}
+    speak(engine, SpeechRequest("Hello.", "", extra_params=wanted))
+    assert server.requests[-1] | wanted == server.requests[-1]
+    speak(engine, SpeechRequest("Hello.", ""))
+    assert server.requests[-1]["temperature"] == 0.6
+    assert set(Catalog.load().describe("canopylabs/orpheus-3b-0.1-ft").extra_params) == set(wanted)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"temperature": -1}, {"temperature": "hot"}, {"top_p": 0}, {"repetition_penalty": 9}, {"seed": -1}]
+)
+def test_sampling_that_cannot_be_is_refused_before_anything_is_written(
+    engine: Any, server: ScriptedServer, wanted: dict[str, Any]
+) -> None:
+    asked = len(server.requests)
+    with pytest.raises(InvalidInput, match=next(iter(wanted))) as caught:
+        speak(engine, SpeechRequest("Hello.", "", extra_params=wanted))
+    assert caught.value.field == "extra_params"
+    assert len(server.requests) == asked
 
 
 def test_the_built_in_card_names_the_voices_of_its_model() -> None:
