@@ -19,7 +19,7 @@ EMBEDDED := diffusion
 # Tests wait for other processes more than they compute: more of them at once than a small machine has cores.
 WORKERS := 3
 # Extras whose engines are tested on their real classes, with small models built in code.
-TESTED := whisper,diarization,voxtral,diffusion,kokoro,orpheus,postgres,s3
+TESTED := whisper,nemotron,diarization,voxtral,diffusion,kokoro,orpheus,postgres,s3
 # Two makes at once: the second waits, then finds the work done. Systems without flock go unguarded.
 LOCKED := $(if $(shell command -v flock),flock .venv/.lock) sh -ec
 

@@ -7,14 +7,10 @@ those of the speech in it. It takes no prompt, tells no words apart and does not
 
 from __future__ import annotations
 
-import heapq
 import importlib
-import itertools
 import math
-import queue
 import re
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,8 @@ import msgspec
 from models.catalog import Card
 from models.errors import InvalidInput
 from models.interfaces import MediaInfo, OnStep, Samples, SegmentResult, TranscriptionRequest
-from models.speech_reader import Passage, SpeechReader
+from models.passage_transcription import PassageTranscription
+from models.speech_reader import Passage
 from models.torch_runtime import import_torch, pick_device, pick_dtype, weights_directory, without_warnings
 from streaming.segmentation import Cutting
 from streaming.transcript import Segment
@@ -37,9 +34,6 @@ WHOLE_WINDOW, SHORT_WINDOW = 30.0, 15.0
 """Longest segments in seconds; the shorter where the caller wants to know when things were said."""
 CPU_BATCH, DEVICE_BATCH = 1, 8
 SPARE_TOKENS = 32
-POLL = 0.05
-"""Seconds within which a cancelled transcription notices while it waits for audio."""
-SAME_DURATION = 0.01
 LANGUAGE = re.compile(r"^\s*lang:([a-z]{2})")
 """How the model begins when it was not told the language."""
 
@@ -87,7 +81,24 @@ class VoxtralTranscriber:
         if request.task == "translate":
             raise InvalidInput("This model cannot translate.", field="model")
         language = self._language(request.language)
-        yield from _Transcription(self, request, on_step, language).results()
+
+        def write(passages: Sequence[Passage[Samples]], check: Callable[[], None]) -> list[list[Segment]]:
+            windows = [passage.prepared for passage in passages]
+            written = self.write(windows, language, request.temperature, check)
+            return [
+                _segments(passage, found or language, text, channels=request.split_channels)
+                for passage, (found, text) in zip(passages, written, strict=True)
+            ]
+
+        yield from PassageTranscription(
+            request,
+            on_step,
+            write,
+            language=language,
+            batch_size=self.batch_size,
+            voice_activity=self.voice_activity,
+            cutting=Cutting(max_span=SHORT_WINDOW if request.segment_timestamps else WHOLE_WINDOW),
+        ).results()
 
     def write(
         self, windows: Sequence[Samples], language: str, temperature: float, check: Callable[[], None]
@@ -138,102 +149,12 @@ class VoxtralTranscriber:
         return code
 
 
-class _Transcription:
-    """One recording: passages in, segments out in order of their start."""
-
-    def __init__(
-        self, transcriber: VoxtralTranscriber, request: TranscriptionRequest, on_step: OnStep, language: str
-    ) -> None:
-        self._transcriber = transcriber
-        self._request = request
-        self._on_step = on_step
-        self._language = language
-        self._asked = language
-        self._mail: queue.SimpleQueue[Passage[Samples] | BaseException | None] = queue.SimpleQueue()
-        self._numbers = itertools.count()
-        self._waiting: deque[Passage[Samples]] = deque()
-        self._ended = False
-        self._settled: list[tuple[float, int, Segment]] = []
-        self._done = 0.0
-        self._said: float | None = None
-
-    def results(self) -> Generator[MediaInfo | SegmentResult, None, None]:
-        """Yield facts, then segments. Raises: InvalidInput, Cancelled."""
-        request = self._request
-        with SpeechReader(
-            Path(request.path),
-            self._mail.put,
-            lambda span: span.samples,
-            voice_activity=self._transcriber.voice_activity,
-            ahead=2 * self._transcriber.batch_size + 1,
-            cutting=Cutting(max_span=SHORT_WINDOW if request.segment_timestamps else WHOLE_WINDOW),
-            split_channels=request.split_channels,
-            pcm_path=Path(request.pcm_path) if request.pcm_path else None,
-        ) as reader:
-            while not (self._ended and not self._waiting):
-                open_from = reader.open_from  # before the messages: see there
-                for message in self._messages():
-                    self._take(message)
-                size = min(len(self._waiting), self._transcriber.batch_size)
-                batch = [self._waiting.popleft() for _ in range(size)]
-                if batch:
-                    self._write(batch, reader)
-                over = self._ended and not self._waiting
-                starts = [passage.timeline.start for passage in self._waiting]
-                yield from self._hand_out(reader, min([*starts, reader.decoded if over else open_from]), over)
-
-    def _messages(self) -> Iterator[Passage[Samples] | BaseException | None]:
-        try:
-            if not self._waiting:
-                yield self._mail.get(timeout=POLL)
-            while True:
-                yield self._mail.get_nowait()
-        except queue.Empty:
-            return
-
-    def _take(self, message: Passage[Samples] | BaseException | None) -> None:
-        match message:
-            case Passage():
-                self._waiting.append(message)
-            case None:
-                self._ended = True
-            case _:
-                raise message
-
-    def _write(self, passages: Sequence[Passage[Samples]], reader: SpeechReader[Samples]) -> None:
-        written = self._transcriber.write(
-            [passage.prepared for passage in passages],
-            self._asked,
-            self._request.temperature,
-            lambda: self._step(self._done, reader.announced),
-        )
-        for passage, (language, text) in zip(passages, written, strict=True):
-            reader.settled()
-            self._language = self._language or language
-            if text:
-                voiced = passage.timeline.voiced
-                start, end = voiced[0][0] / SAMPLE_RATE, voiced[-1][1] / SAMPLE_RATE
-                channel = passage.channel if self._request.split_channels else None
-                segment = Segment(text, start, end, language=language or self._language, channel=channel)
-                heapq.heappush(self._settled, (start, next(self._numbers), segment))
-
-    def _hand_out(
-        self, reader: SpeechReader[Samples], frontier: int, over: bool
-    ) -> Iterator[MediaInfo | SegmentResult]:
-        """What nothing can come before any more, and the facts as soon as there are some."""
-        duration = reader.decoded / SAMPLE_RATE if over else reader.announced
-        if self._said is None and (over or (self._settled and duration is not None)):
-            self._said = duration or 0.0
-            yield MediaInfo(self._said, self._language)
-        while self._said is not None and self._settled and (over or self._settled[0][0] < frontier / SAMPLE_RATE):
-            yield SegmentResult(heapq.heappop(self._settled)[-1])
-        self._step(frontier / SAMPLE_RATE, duration)
-        if over and duration is not None and self._said is not None and abs(duration - self._said) > SAME_DURATION:
-            yield MediaInfo(duration, self._language)
-
-    def _step(self, done: float, total: float | None) -> None:
-        self._done = max(self._done, done if total is None else min(done, total))
-        self._on_step(self._done, None if total is None else max(total, self._done))
+def _segments(passage: Passage[Samples], language: str, text: str, *, channels: bool) -> list[Segment]:
+    """Its times are those of the speech in the passage."""
+    voiced = passage.timeline.voiced
+    start, end = voiced[0][0] / SAMPLE_RATE, voiced[-1][1] / SAMPLE_RATE
+    channel = passage.channel if channels else None
+    return [Segment(text, start, end, language=language, channel=channel)] if text else []
 
 
 def load(card: Card) -> VoxtralTranscriber:
