@@ -42,7 +42,6 @@ from media.terminal import (
 from streaming.encode import AudioFormat
 from streaming.speech_events import SpeechSettings
 from streaming.speech_output import OutputFormat
-from streaming.synthesis import PENDING_TEXT_LIMIT
 
 SPEECH_RATE = 24_000
 TELEPHONE_RATE = 8_000
@@ -192,9 +191,6 @@ def _text(argument: str) -> str:
         raise typer.BadParameter(f"standard input is not UTF-8 text: {error}", param_hint="TEXT") from error
     if not text.strip():
         raise typer.BadParameter("there is nothing to say in it", param_hint="TEXT")
-    if len(text) > PENDING_TEXT_LIMIT:
-        message = f"it has {len(text)} characters, {PENDING_TEXT_LIMIT} is the most"
-        raise typer.BadParameter(message, param_hint="TEXT")
     return text
 
 

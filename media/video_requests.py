@@ -118,12 +118,12 @@ def _early(options: VideoOptions, request: Request, files: list[tuple[str, int |
     check_prompt(options.prompt, starts=bool(frames))
     video_job(options, card, loras_folder(services), frames, references(options))
     if options.speech is not None:
-        voice = _voice(options.speech, services)
+        _voice(options.speech, services)
         if not options.speech.input.strip():
             message = "speech.input is empty: say what is to be spoken, or leave speech out"
             raise ApiError(400, "missing_required_parameter", message, param="speech.input")
-        if len(options.speech.input) > voice.max_input_chars:
-            message = f"speech.input is longer than the {voice.max_input_chars} characters that {voice.id} takes"
+        if len(options.speech.input) > (most := services.settings.max_input_chars):
+            message = f"speech.input has {len(options.speech.input)} characters, {most} is the most"
             raise ApiError(400, "string_above_max_length", message, param="speech.input")
     return card
 

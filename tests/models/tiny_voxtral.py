@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 AUDIO, END = SPECIAL_TOKENS.index("[AUDIO]"), SPECIAL_TOKENS.index("</s>")
 TEXT_TOKENS = 400
+AUDIO_CONFIG: dict[str, Any] = {
+    "sampling_rate": 16_000,
+    "frame_rate": 12.5,
+    "audio_encoding_config": {"num_mel_bins": 16, "hop_length": 160, "window_size": 400},
+    "chunk_length_s": 30.0,
+}
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -35,7 +42,7 @@ def build_voxtral(directory: Path) -> Path:
 
         torch.manual_seed(0)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "tekken.json").write_text(json.dumps(_tekken()))
+        (directory / "tekken.json").write_text(json.dumps(tekken(SPECIAL_TOKENS, AUDIO_CONFIG)))
         transformers.WhisperFeatureExtractor(feature_size=16).save_pretrained(directory)
         model = transformers.VoxtralForConditionalGeneration(_config(transformers))
         with torch.no_grad():  # plain text only: whatever else is written would not be seen
@@ -64,28 +71,24 @@ def _config(transformers: Any) -> Any:
     )
 
 
-def _tekken() -> dict[str, Any]:
+def tekken(special_tokens: Sequence[str], audio: dict[str, Any]) -> dict[str, Any]:
+    """What is in the tokenizer's file."""
     vocabulary = [
         {"rank": rank, "token_bytes": base64.b64encode(token).decode(), "token_str": None}
         for rank, token in enumerate(_vocabulary())
     ]
-    special = [{"rank": rank, "token_str": token, "is_control": True} for rank, token in enumerate(SPECIAL_TOKENS)]
+    special = [{"rank": rank, "token_str": token, "is_control": True} for rank, token in enumerate(special_tokens)]
     return {
         "config": {
             "pattern": PATTERN,
             "num_vocab_tokens": TEXT_TOKENS,
-            "default_vocab_size": TEXT_TOKENS + len(SPECIAL_TOKENS),
-            "default_num_special_tokens": len(SPECIAL_TOKENS),
+            "default_vocab_size": TEXT_TOKENS + len(special_tokens),
+            "default_num_special_tokens": len(special_tokens),
             "version": "v11",
         },
         "vocab": vocabulary,
         "special_tokens": special,
-        "audio": {
-            "sampling_rate": 16_000,
-            "frame_rate": 12.5,
-            "audio_encoding_config": {"num_mel_bins": 16, "hop_length": 160, "window_size": 400},
-            "chunk_length_s": 30.0,
-        },
+        "audio": audio,
     }
 
 

@@ -62,6 +62,12 @@ def engine(card: Card) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
+def model(engine: Any) -> Any:
+    """What the engine's streams run on."""
+    return engine._turn.args[0]
+
+
+@pytest.fixture(scope="module")
 def speech() -> Samples:
     return say("en-us+klatt6", 0, 3)
 
@@ -74,10 +80,10 @@ class TestLiveConformance(LiveConformance):
     pass
 
 
-def stream_of(engine: Any, samples: Samples, lookahead: int) -> Any:
+def stream_of(model: Any, samples: Samples, lookahead: int) -> Any:
     from models.cache_aware_stream import CacheAwareStream
 
-    stream = CacheAwareStream(engine._model, lookahead)
+    stream = CacheAwareStream(model, lookahead)
     stream.append(samples)
     while not stream.over:
         stream.hear()
@@ -104,20 +110,20 @@ def mel_chunks(processor: Any, samples: Samples) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 6, 13])
-def test_a_stream_is_what_transformers_own_streaming_makes_of_it(engine: Any, speech: Samples, lookahead: int) -> None:
-    model, processor = engine._model.model, engine._model.processor
+def test_a_stream_is_what_transformers_own_streaming_makes_of_it(model: Any, speech: Samples, lookahead: int) -> None:
+    processor = model.processor
     before = processor.default_num_lookahead_tokens
     processor.set_num_lookahead_tokens(lookahead)
     with without_warnings():
-        written = model.generate(input_features=mel_chunks(processor, speech), num_lookahead_tokens=lookahead)
+        written = model.model.generate(input_features=mel_chunks(processor, speech), num_lookahead_tokens=lookahead)
     processor.set_num_lookahead_tokens(before)
     frames = (written.durations.cumsum(-1) - written.durations)[0].tolist()
     expected = [
         (token, frame)
         for token, frame in zip(written.sequences[0].tolist(), frames, strict=True)
-        if token != engine._model.blank
+        if token != model.blank
     ]
-    tokens = stream_of(engine, speech, lookahead).tokens
+    tokens = stream_of(model, speech, lookahead).tokens
     assert len(tokens) > 5
     assert [(token.id, token.frame) for token in tokens] == expected
     assert all(0 < token.probability <= 1 for token in tokens)
@@ -141,10 +147,10 @@ def test_streams_at_once_do_not_disturb_each_other(engine: Any, speech: Samples)
     assert [together[index] for index in range(len(turns))] == alone
 
 
-def test_a_turn_of_minutes_keeps_no_more_than_the_model_looks_back(engine: Any, speech: Samples) -> None:
-    stream = stream_of(engine, np.tile(speech, 5), 1)
+def test_a_turn_of_minutes_keeps_no_more_than_the_model_looks_back(model: Any, speech: Samples) -> None:
+    stream = stream_of(model, np.tile(speech, 5), 1)
     kept = {layer.keys.shape[-2] for layer in stream._encoder.layers}
-    assert max(kept) <= engine._model.model.config.encoder_config.sliding_window
+    assert max(kept) <= model.model.config.encoder_config.sliding_window
     assert len(stream._samples) < SAMPLE_RATE
 
 
@@ -157,12 +163,12 @@ def test_words_are_never_taken_back_and_only_the_last_one_grows(engine: Any, spe
         assert after[len(before) - 1].text.startswith(before[-1].text)
 
 
-def test_pieces_become_words_with_the_times_of_their_frames(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_become_words_with_the_times_of_their_frames(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from models.cache_aware_stream import CacheAwareStream, Token
 
     pieces = {1: "▁go", 2: "ing", 3: "▁home", 4: ".", 5: "▁"}
-    monkeypatch.setattr(engine._model, "piece", lambda token: pieces[token.id])
-    stream = CacheAwareStream(engine._model, 1)
+    monkeypatch.setattr(model, "piece", lambda token: pieces[token.id])
+    stream = CacheAwareStream(model, 1)
     stream.tokens = [Token(id, frame, 0.1 * id) for id, frame in ((1, 2), (2, 4), (3, 10), (4, 10), (5, 12))]
     going, home = stream.words()
     assert (going.text, home.text) == ("going", "home.")
@@ -177,16 +183,16 @@ def transcribe(engine: Any, path: Path, **fields: Any) -> list[Segment]:
 
 
 def test_a_recording_is_heard_in_the_longest_chunks(
-    engine: Any, speech: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Any, model: Any, speech: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lookaheads = []
-    heard = engine._model.model.get_audio_features
+    heard = model.model.get_audio_features
 
     def noted(**inputs: Any) -> Any:
         lookaheads.append(inputs["num_lookahead_tokens"])
         return heard(**inputs)
 
-    monkeypatch.setattr(engine._model.model, "get_audio_features", noted)
+    monkeypatch.setattr(model.model, "get_audio_features", noted)
     path = write_wav(tmp_path / "a.wav", np.concatenate((speech, np.zeros(5 * SAMPLE_RATE, np.float32), speech)))
     (segment, *_) = segments = transcribe(engine, path, word_timestamps=True)
     assert set(lookaheads) == {13}
