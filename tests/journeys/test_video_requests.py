@@ -114,6 +114,7 @@ def test_a_clip_has_one_track(
         ({"fps": 10**400, "seconds": "4"}, "invalid_value", "fps"),
         ({"fps": 100, "seconds": "4"}, "invalid_value", "fps"),
         ({"speech": {"input": " \n"}}, "missing_required_parameter", "speech.input"),
+        ({"speech": {"input": "x" * 100_001}}, "string_above_max_length", "speech.input"),
         ({"speech": {"input": "Hello.", "model": "filmer"}}, "model_not_found", "speech.model"),
     ],
 )

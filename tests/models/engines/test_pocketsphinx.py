@@ -30,10 +30,6 @@ from tests.models.engines.sentences import SENTENCES
 PocketSphinxTranscriber = pocketsphinx.PocketSphinxTranscriber
 
 RECORDINGS = {
-    "jfk.flac": (
-        0.59,
-        "and so my fellow americans ask not what your country can do for you ask what you can do for your country",
-    ),
     "librivox-0870.wav": (
         0.41,
         "and mister john dashwood had then leisure to consider how much there might be prudently in his power to do "
