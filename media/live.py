@@ -38,8 +38,8 @@ BACKLOG_SECONDS = 30.0
 """Seconds of audio a listener may hold before its client has to wait."""
 BYTES_AT_ONCE = 32 * 1024
 """A longer append is taken in parts of so many bytes: what waits outside stays as small as it came."""
-CATCH_UP = 1.0
-"""Seconds that the question whether a turn is over may wait for its last words."""
+CATCH_UP = 3.0
+"""Seconds that the question whether a turn is over may wait for its last words: its final would wait for them, too."""
 UTTERANCES_AT_ONCE = 1
 """Recognisers one session may use. A turn waits for the end of the one before, from which its engine has learnt."""
 

@@ -49,7 +49,8 @@ class Visit:
 
     async def assert_well_behaved(self) -> None:
         complaints = [line for line in self.console if line.startswith(("error", "warning"))]
-        assert [line for line in complaints if not any(part in line for part in self.expected)] == []
+        surprises = [line for line in complaints if not any(part in line for part in self.expected)]
+        assert not surprises, "\n".join(surprises)
         assert await self.page.evaluate("window.trouble") == []
         # A blob: address is the page's own, and names its origin after the scheme.
         hosts = [urlsplit(address.removeprefix("blob:")).netloc for address in self.addresses]

@@ -83,7 +83,9 @@ async def test_a_clip_that_cannot_be_decoded_is_told_of(server: ServerProcess) -
         page = visit.page
         await made(page)
         for path in server.data_dir.rglob("video.mp4"):
-            path.write_bytes(bytes(path.stat().st_size))  # a player may still be asking for the rest of it
+            spoilt = path.with_name("spoilt")  # at once, and as long: a player may still be asking for the rest of it
+            spoilt.write_bytes(bytes(path.stat().st_size))
+            spoilt.replace(path)
         await page.reload()
         await expect(page.locator("#screen .hint")).to_have_text(
             "The clip cannot be played here. Download it to see it elsewhere."

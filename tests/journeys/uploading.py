@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
 import re
 import socket
 import struct
@@ -157,7 +158,11 @@ def upload(server: ServerProcess, *parts: Field, path: str = TRANSCRIPTIONS, **h
 
 def left_behind(server: ServerProcess) -> list[str]:
     """Everything in the server's spool directory."""
-    return [str(path) for path in (server.data_dir / "spool").glob("*/**/*")]
+    found = []
+    for process in (server.data_dir / "spool").glob("*"):
+        for folder, directories, files in os.walk(process):  # which may be going at this moment
+            found += [os.path.join(folder, name) for name in (*directories, *files)]
+    return found
 
 
 def gauge(server: ServerProcess, name: str, **labels: str) -> float:
