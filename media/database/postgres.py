@@ -31,6 +31,7 @@ UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.InternalClientError,  # also what asyncpg says of a session that is ended between two of its messages
 )
 """The server is gone, going or coming, or has no room: nothing is wrong with the statement."""
 SESSION = {

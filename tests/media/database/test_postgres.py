@@ -107,6 +107,18 @@ async def test_a_server_that_ends_a_transaction_cannot_be_reached_and_then_can(
         await submitted(after)
 
 
+async def test_a_session_that_ends_between_two_messages_cannot_be_reached(database: Database) -> None:
+    asyncpg = pytest.importorskip("asyncpg")
+
+    def unlucky() -> Operation[None]:
+        yield from query("SELECT 1")
+        raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+    with pytest.raises(DatabaseError, match="cannot be reached"):
+        await database.run(unlucky)
+    assert await database.run(query, "SELECT 1")
+
+
 async def test_a_caller_that_is_cancelled_leaves_its_connection_in_order(
     alone: PostgresDatabase, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
