@@ -15,7 +15,7 @@ from models.errors import Cancelled, InvalidInput
 from models.interfaces import ImagePreview, ImageRequest, ImageResult
 from models.lora_weights import LoraWeights
 from models.pool import Pool
-from tests.models.engines.test_diffusion_image import card_of
+from tests.models.engines.image_engines import card_of
 from tests.models.scripted import fails
 from tests.models.tiny_diffusion import build_diffusion, build_lora
 

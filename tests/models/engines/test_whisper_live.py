@@ -1,107 +1,54 @@
-"""Live turns heard by a Whisper that understands 45 words, and by one whose random weights write anything."""
+"""What is heard of live turns: finals, words while they are spoken, silence and noise."""
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
-from models.interfaces import HypothesisUpdate, ListenRequest, Samples, SegmentResult
-from models.whisper_jobs import Glance, Job
+from models.interfaces import HypothesisUpdate, ListenRequest, Samples
 from models.whisper_live_speech import TAIL
-from models.whisper_mel import LogMel
 from streaming.agreement import LocalAgreement
-from streaming.audio import PcmEncoding, decode_pcm, encode_pcm
-from streaming.transcript import Segment
-from tests.journeys.uploading import wav
 from tests.models.engines.conformance import SAMPLE_RATE, LiveConformance, Spoken, Steps, blocks, noise
-from tests.models.engines.test_whisper import TRUSTING, card_of as tiny_card
+from tests.models.engines.live_turns import (
+    BLOCK,
+    as_in_a_file,
+    engine,
+    glances,
+    in_a_file,
+    jobs,
+    listen,
+    random_engine,
+    speech,
+    turn_of,
+)
 from tests.models.engines.test_whisper_words import (
     COMMANDS,
     NEVER_HEARD,
     VOICES,
-    card_of,
-    hold_back,
     one_after_another,
     say,
     silence,
     text_of,
-    transcribe,
 )
-from tests.models.tiny_whisper import tiny_whisper
-from tests.models.wide_whisper import TINY, build_wide_whisper
+from tests.models.engines.whisper_engines import TRUSTING, items_of
+
+__all__ = ["engine", "random_engine", "speech"]
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("faster_whisper"), reason="faster-whisper is not installed"
 )
 
-BLOCK = 512
-"""Samples that a live session hands over at a time."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    from models.engines import whisper
-
-    loaded = whisper.load(card_of(threads=1))
-    yield loaded
-    loaded.close()
-
-
-@pytest.fixture(scope="module")
-def random_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
-        pytest.skip("torch and transformers, to make a model, are not installed")
-    from models.engines import whisper
-
-    loaded = whisper.load(tiny_card(tiny_whisper(tmp_path_factory.getbasetemp()), threads=1))
-    yield loaded
-    loaded.close()
-
-
-@pytest.fixture(scope="module")
-def speech() -> Samples:
-    return one_after_another([say(text) for text in COMMANDS[:3]], 0.25).samples
-
 
 class TestConformance(LiveConformance):
     pass
-
-
-def listen(
-    engine: Any, samples: Samples, pause: int | None = None, **request: Any
-) -> tuple[list[HypothesisUpdate], SegmentResult]:
-    """`pause`: the sample from which on the speaker may be done."""
-    pieces = (samples[at : at + BLOCK] for at in range(0, len(samples), BLOCK))
-    audio = Spoken(pieces, None if pause is None else pause // BLOCK)
-    *updates, last = engine.listen(ListenRequest(**request), audio, Steps())
-    assert isinstance(last, SegmentResult)
-    assert all(isinstance(update, HypothesisUpdate) for update in updates)
-    return updates, last
-
-
-def in_a_file(engine: Any, samples: Samples, path: Path, **fields: Any) -> list[Segment]:
-    """What a file of the turn gives; samples as a file has them."""
-    path.write_bytes(wav(samples))
-    return transcribe(engine, path, word_timestamps=True, segment_timestamps=False, **fields)
-
-
-def as_in_a_file(samples: Samples) -> Samples:
-    """Rounded to 16 bits, as both ways of hearing them get them."""
-    return decode_pcm(encode_pcm(samples, PcmEncoding.S16LE), PcmEncoding.S16LE)
-
-
-def turn_of(*texts: str, voice: str = VOICES[0], gap: float = 0.25, after: float = 0.5) -> Samples:
-    spoken = one_after_another([say(text, voice) for text in texts], gap).samples
-    return as_in_a_file(np.concatenate((spoken, silence(max(0.0, after - gap)))))
 
 
 @pytest.mark.parametrize("voice", [*VOICES[:4], *NEVER_HEARD])
@@ -157,27 +104,6 @@ def test_words_of_hypotheses_are_where_they_were_said(engine: Any) -> None:
     assert np.median(misplaced) < 0.05
     assert max(misplaced) < 0.3
     assert all(one.end <= other.start for one, other in itertools.pairwise(heard))
-
-
-def items_of(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[Glance | Job]:
-    """Everything that is submitted from now on."""
-    seen: list[Glance | Job] = []
-    submit = engine.lane.submit
-
-    def noting(item: Any, **terms: Any) -> Any:
-        seen.append(item)
-        return submit(item, **terms)
-
-    monkeypatch.setattr(engine.lane, "submit", noting)
-    return seen
-
-
-def jobs(items: Sequence[Glance | Job]) -> list[Job]:
-    return [item for item in items if isinstance(item, Job)]
-
-
-def glances(items: Sequence[Glance | Job]) -> list[Glance]:
-    return [item for item in items if isinstance(item, Glance)]
 
 
 @pytest.mark.parametrize("sound", [noise(4, 0.0), noise(4, 0.003), noise(4, 0.1)], ids=["silence", "faint", "loud"])
@@ -251,171 +177,6 @@ def test_looks_at_endless_text_stay_short_and_keep_what_is_settled(
         assert update.hypothesis.words[: len(settled)] == settled
         times = [time for word in update.hypothesis.words for time in (word.start, word.end)]
         assert times == sorted(times)
-
-
-@pytest.fixture
-def full_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from models.engines import whisper
-
-    weights = tiny_whisper(tmp_path_factory.getbasetemp())
-    loaded = whisper.load(tiny_card(weights, threads=1, encoder_context="full"))
-    yield loaded
-    loaded.close()
-
-
-def test_a_model_can_be_given_whole_windows(full_engine: Any, speech: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    items = items_of(full_engine, monkeypatch)
-    listen(full_engine, speech, language="en")
-    assert {item.features.shape[1] for item in items} == {3000}
-
-
-def test_finals_hear_whole_windows_unless_a_card_says_otherwise(
-    random_engine: Any, speech: Samples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    items = items_of(random_engine, monkeypatch)
-    listen(random_engine, speech, language="en")
-    assert [job.features.shape[1] for job in jobs(items)] == [3000]
-
-
-@pytest.fixture(scope="module")
-def wide_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from models.engines import whisper
-
-    weights = build_wide_whisper(tmp_path_factory.mktemp("wide") / "tiny", TINY)
-    loaded = whisper.load(replace(card_of(threads=1, short_windows=True), weights=str(weights)))
-    yield loaded
-    loaded.close()
-
-
-def test_in_short_windows_a_turn_is_still_what_its_file_is(
-    wide_engine: Any, speech: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    items = items_of(wide_engine, monkeypatch)
-    samples = as_in_a_file(np.concatenate((speech, silence(0.5))))
-    _, last = listen(wide_engine, samples)
-    assert [job.features.shape[1] for job in jobs(items)] == [800]
-    found = in_a_file(wide_engine, samples, tmp_path / "turn.wav")
-    assert [job.features.shape[1] for job in jobs(items)] == [800, 800]
-    assert last.segment.text == text_of(found) == " ".join(COMMANDS[:3])
-
-
-def test_the_language_is_looked_for_until_it_is_sure(
-    random_engine: Any, speech: Samples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    items = items_of(random_engine, monkeypatch)
-    _, last = listen(random_engine, np.concatenate([speech] * 2))
-    asked = [look.language for look in glances(items)]
-    assert asked[0] == ""
-    assert asked[-1] != ""
-    assert asked == sorted(asked)  # it is not looked for again
-    assert last.segment.language == last.adaptation.decode() != ""
-    items.clear()
-    listen(random_engine, speech, adaptation=b"de")
-    assert glances(items)[0].language == "de"
-    assert jobs(items)[0].language == ""
-
-
-def test_a_language_can_be_forced(random_engine: Any, speech: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    items = items_of(random_engine, monkeypatch)
-    _, last = listen(random_engine, speech, language="de-AT")
-    assert {item.language for item in items} == {"de"}
-    assert last.segment.language == "de"
-
-
-def test_a_prompt_is_known_to_hypotheses_and_final(
-    engine: Any, speech: Samples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    items = items_of(engine, monkeypatch)
-    _, last = listen(engine, speech, prompt="hello stop the timer hello stop the timer")
-    assert last.segment.text == " ".join(COMMANDS[:3])
-    tokenizer = engine.tokenizer("en", "transcribe")
-    assert tokenizer.decode(list(glances(items)[0].prompt)).strip() == "hello stop the timer hello stop the timer"
-    assert jobs(items)[0].prompt[0] == tokenizer.sot_prev
-
-
-def hold_glances(engine: Any, monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[..., Any]:
-    """Let the lane wait before its first batch until so many glances were submitted."""
-    encode, submit, submitted = engine._model.encode, engine.lane.submit, threading.Semaphore(0)
-    entered = threading.Event()
-
-    def encode_later(features: Any) -> Any:
-        monkeypatch.setattr(engine._model, "encode", encode)
-        entered.set()
-        assert all(submitted.acquire(timeout=10) for _ in range(count))
-        return encode(features)
-
-    def counted(item: Any, **terms: Any) -> Any:
-        future = submit(item, **terms)
-        submitted.release()
-        assert entered.wait(10)
-        return future
-
-    monkeypatch.setattr(engine._model, "encode", encode_later)
-    monkeypatch.setattr(engine.lane, "submit", counted)
-    return counted
-
-
-def test_glances_of_several_turns_share_batches_and_keep_their_own_words(
-    engine: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mel = LogMel(engine.mel_filters)
-    looks = []
-    for text, prefix in (("turn on the light", " turn on"), ("stop the music", ""), ("close the window", " close the")):
-        mel = LogMel(engine.mel_filters)
-        samples = turn_of(text, after=0.25)
-        mel.append(samples)
-        tokens = tuple(engine.tokenizer("en", "transcribe").encode(prefix)) if prefix else ()
-        seconds = len(samples) / SAMPLE_RATE
-        looks.append(Glance(mel.window(600), seconds, "en", (), tokens, 40))
-    alone = [engine.glance(look, 0.0).result(10) for look in looks]
-    before = engine.lane.batches
-    submit = hold_glances(engine, monkeypatch, 4)
-    waiting = [submit(look, key=look.key, deadline=float(number)) for number, look in enumerate([looks[0], *looks])]
-    together = [future.result(10) for future in waiting[1:]]
-    assert engine.lane.batches == before + 2
-    assert [glimpse.decoded.text for glimpse in alone] == [" the light", " stop the music", " window"]
-    assert [glimpse.decoded.tokens for glimpse in together] == [glimpse.decoded.tokens for glimpse in alone]
-    for one, other in zip(alone, together, strict=True):
-        assert [word.text for word in one.words] == [word.text for word in other.words]
-        assert [word.start for word in one.words] == pytest.approx([word.start for word in other.words], abs=0.021)
-
-
-def test_a_text_that_finds_no_room_says_so(engine: Any) -> None:
-    mel = LogMel(engine.mel_filters)
-    mel.append(turn_of("one two four five six eight"))
-    look = Glance(mel.window(600), mel.end / 100, "en", (), (), 3)
-    glimpse = engine.glance(look, 0.0).result(10)
-    assert glimpse.cut_off
-    assert len(glimpse.decoded.tokens) == 3
-
-
-@pytest.mark.parametrize("sizes", [(100_000,), (1, 159, 160, 161, 399, 400, 401, 5_000)], ids=["whole", "pieces"])
-def test_frames_of_a_stream_are_those_of_the_models_own_extractor(engine: Any, sizes: tuple[int, ...]) -> None:
-    samples = turn_of(COMMANDS[0])
-    mel = LogMel(engine.mel_filters)
-    at = 0
-    for size in itertools.cycle(sizes):
-        mel.append(samples[at : at + size])
-        at += size
-        if at >= len(samples):
-            break
-    expected = engine._model.feature_extractor(samples)
-    frames = mel.end
-    assert abs(frames - len(samples) / 160) < 3
-    ours = mel.window(frames)
-    # Before the stream there is silence here, and its own mirror image there.
-    assert np.abs(ours[:, 2:] - expected[:, 2:frames]).max() < 2e-3
-
-
-def test_recordings_take_the_model_for_a_window_at_a_time_while_people_speak(
-    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    samples = turn_of(*COMMANDS, gap=1.0)
-    hold_back(engine, monkeypatch, jobs=3)
-    before = engine.lane.batches, engine.lane.items
-    with engine.cadence.turn():
-        assert text_of(in_a_file(engine, samples, tmp_path / "long.wav")) != ""
-    assert engine.lane.items - before[1] == engine.lane.batches - before[0] >= 3
 
 
 def test_turns_at_once_get_each_its_own_words(engine: Any) -> None:
