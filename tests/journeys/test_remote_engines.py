@@ -240,6 +240,7 @@ def test_an_image_that_is_cancelled_here_is_cancelled_there(pair: Pair, client: 
     client.post(f"{pair.outer.url}/v1/jobs/{job['id']}/cancel")
     until(client, pair.outer.url, job["id"], "cancelled")
     until(client, pair.inner.url, there["id"], "cancelled")
+    assert image(client, pair.outer, prompt="paint")
 
 
 def test_nobody_waits_for_a_video_that_nobody_wants(pair: Pair, client: httpx.Client) -> None:

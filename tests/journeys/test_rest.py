@@ -386,17 +386,18 @@ def test_a_form_without_a_file(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
+    ("kind", "body", "says"),
     [
-        ("application/json", b'{"model": "auto"}'),
-        ("multipart/form-data", b"no boundary"),
-        ("multipart/form-data; boundary=x", b""),
-        ("multipart/form-data; boundary=x", b"--x\r\nrubbish"),
-        ("", b"RIFF"),
+        ("application/json", b'{"model": "auto"}', "multipart"),
+        ("multipart/form-data", b"no boundary", "multipart"),
+        ("multipart/form-data; boundary=x", b"", "last boundary is missing"),
+        ("multipart/form-data; boundary=x", b"--x\r\nrubbish", "last boundary is missing"),
+        ("", b"RIFF", "multipart"),
     ],
 )
-def test_a_body_that_is_no_form(http: httpx.Client, kind: str, body: bytes) -> None:
-    refusal(http.post(TRANSCRIPTIONS, content=body, headers={"content-type": kind}), 400)
+def test_a_body_that_is_no_form(http: httpx.Client, kind: str, body: bytes, says: str) -> None:
+    error = refusal(http.post(TRANSCRIPTIONS, content=body, headers={"content-type": kind}), 400)
+    assert says in error["message"]
 
 
 def test_an_unknown_transcription_model(http: httpx.Client) -> None:

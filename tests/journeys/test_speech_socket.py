@@ -120,9 +120,10 @@ async def test_every_format_plays_at_every_rate(server: ServerProcess, audio_for
 async def test_segment_immediate_speaks_what_it_is_given(server: ServerProcess) -> None:
     async with speech_socket(server, segment="immediate") as socket:
         await socket.send(APPEND, text="no sentence ends here")
-        await socket.until(AUDIO)
+        assert pcm_seconds(await socket.until(AUDIO)) > 0
+        assert of_kind(socket.frames, DONE) == []
         await socket.send(COMMIT)
-        await socket.until(DONE)
+        assert pcm_seconds(await socket.until(DONE)) > 1
 
 
 async def test_segment_never_waits_for_the_commit(server: ServerProcess) -> None:

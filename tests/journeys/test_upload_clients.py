@@ -80,7 +80,9 @@ def test_a_client_that_does_not_wait_for_its_answer(server: ServerProcess, strea
     with raw_client(server, len(body)) as client:
         client.send(body)
         wait_for(lambda: running(server) == 2, "the work did not begin")
+        assert left_behind(server)
         client.vanish()
+    wait_for(lambda: not running(server), "the work goes on for nobody")
 
 
 def test_a_client_that_leaves_a_recogniser_at_work(server: ServerProcess, speech: Samples) -> None:

@@ -14,6 +14,7 @@ from tests.journeys.server_process import ServerProcess
 from tests.journeys.upload_server import EARS, LIMIT_MB, _nothing_left, server
 from tests.journeys.uploading import (
     form,
+    left_behind,
     raw_client,
     running,
     upload,
@@ -136,4 +137,6 @@ def test_a_client_that_leaves_while_its_url_is_pulled(server: ServerProcess, web
     with raw_client(server, len(body)) as client:
         client.send(body)
         wait_for(lambda: running(server) == 1, "the work did not begin")
+        assert left_behind(server)
         client.vanish()
+    wait_for(lambda: not running(server), "the work goes on for nobody")

@@ -103,6 +103,8 @@ async def test_a_put_url_is_for_one_file_and_for_a_while(http: httpx.AsyncClient
     refusal(await http.put(early.url("PUT", f"uploads/{id}", 60), content=b""), 403, "url_expired")
     late = await shared_signer(database)
     refusal(await http.put(late.url("PUT", "uploads/file_none", 60), content=b""), 404, "file_not_found")
+    assert (await http.get("/v1/files")).json()["data"] == []
+    assert (await http.put(location, content=b"")).status_code == 200
 
 
 @SQLITE_ONLY

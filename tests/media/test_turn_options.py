@@ -245,6 +245,7 @@ def test_settled_words_are_never_taken_back(
         client.finals = True
         meeting.session.segment(index + 1, Segment(" ".join(texts), 0.0, 1.0, _words(texts), "en"))
         client.read(meeting.session)
+    assert client.completed
 
 
 class _Client:
@@ -252,6 +253,7 @@ class _Client:
 
     def __init__(self, speaker: Dialect) -> None:
         self.finals = False  # a final may contradict what was settled before it
+        self.completed = 0
         self._speaker = speaker
         self._settled: dict[str, str] = {}
         self._told: dict[str, str] = {}
@@ -261,6 +263,7 @@ class _Client:
             frames = self._speaker.write(event)
             if not isinstance(event, Partial | Completed):
                 continue
+            self.completed += isinstance(event, Completed)
             before = self._settled.get(event.item_id, "")
             self._settled[event.item_id] = settled = before + event.settled
             for frame in frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
@@ -107,8 +108,9 @@ async def test_two_processes_deliver_once(two: tuple[Database, Database]) -> Non
 async def test_one_process_delivers_what_another_announces(two: tuple[Database, Database]) -> None:
     async with receiving() as receiver, delivering(two[1]):
         await database_is_idle(two[1])
-        await end_job(two[0], receiver.url())
-        await receiver.got(1)
+        job = await end_job(two[0], receiver.url())
+        (got,) = await receiver.got(1)
+    assert json.loads(got.body)["data"]["id"] == job.id
 
 
 async def database_is_idle(database: Database) -> None:

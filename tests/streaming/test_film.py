@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -111,8 +111,19 @@ def test_a_film_may_be_closed_at_any_time(tmp_path: Path, container: Any, codec:
     film = Film(tmp_path / "clip", replace(CUT, container=container, codec=codec))
     for number in range(count):
         film.add(av.VideoFrame.from_ndarray(smooth(number), format="rgb24"))
+    assert str(tmp_path / "clip") in open_files()
     film.close()
     film.close()
+    assert str(tmp_path / "clip") not in open_files()
+
+
+def open_files() -> set[str]:
+    """What this process holds open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.add(str(descriptor.readlink()))
+    return found
 
 
 def test_a_place_that_cannot_be_written_to_is_an_error_of_our_own(tmp_path: Path) -> None:
