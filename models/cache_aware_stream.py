@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from models.interfaces import Samples
+from models.chunked_stream import ChunkedStream
 from models.torch_runtime import import_torch
 from streaming.transcript import Word
+from streaming.voice_activity import SAMPLE_RATE
 
 torch = import_torch()
 
@@ -44,9 +43,8 @@ class CacheAwareModel:
         features, config = processor.feature_extractor, model.config
         self.hop = int(features.hop_length)
         self.reach = int(features.n_fft) // 2
-        self.rate = int(features.sampling_rate)
         self.factor = int(config.encoder_config.subsampling_factor)
-        self.frame_seconds = self.factor * self.hop / self.rate
+        self.frame_seconds = self.factor * self.hop / SAMPLE_RATE
         self.blank = int(config.blank_token_id)
         self.most_symbols = int(config.max_symbols_per_step)
         generation = importlib.import_module(f"{type(model).__module__.rpartition('.')[0]}.{GENERATION}")
@@ -66,16 +64,18 @@ class CacheAwareModel:
 GENERATION = "generation_nemotron_asr_streaming"
 
 
-class CacheAwareStream:
-    """One turn, or one passage of a recording. `lookahead` is one of the model's."""
+class CacheAwareStream(ChunkedStream):
+    """`lookahead` is one of the model's. The first frame stands alone before those that are subsampled together."""
 
     def __init__(self, model: CacheAwareModel, lookahead: int) -> None:
+        super().__init__(
+            hop=model.hop,
+            reach=model.reach,
+            first=1 + model.factor * lookahead,
+            later=model.factor * (lookahead + 1),
+        )
         self._model = model
         self._lookahead = lookahead
-        self._samples = np.zeros(0, np.float32)  # from `_from` on
-        self._from = 0
-        self._frames = 0  # Mel frames so far
-        self._heard = 0
         self._encoder: Any = None
         self._padding: Any = None
         self._decoder = model.new_decoder_cache()
@@ -84,39 +84,16 @@ class CacheAwareStream:
         self.tokens: list[Token] = []
         """What was written so far."""
 
-    def append(self, samples: Samples) -> None:
-        """Take audio of any length."""
-        self._samples = np.concatenate((self._samples, samples))
-        self._heard += len(samples)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is enough audio for the next chunk."""
-        return self._heard >= self._end
-
     @property
     def over(self) -> bool:
-        """Whether everything was heard."""
-        return self._heard <= max(0, self._frames - 1) * self._model.hop
-
-    @property
-    def seconds(self) -> float:
-        """Of the next chunk."""
-        return self._count * self._model.hop / self._model.rate
+        return self.heard <= max(0, self.frames - 1) * self._model.hop
 
     def hear(self) -> bool:
-        """Have the model hear the next chunk, filled up with silence if that is all. Whether it wrote something."""
-        model = self._model
-        # The first chunk is padded by the processor; before the second, which may reach further back, is silence.
-        start, end = self._frames * model.hop - model.reach if self._frames else 0, self._end
-        chunk = self._samples[max(start, 0) - self._from : end - self._from]
-        chunk = np.pad(chunk, (max(-start, 0), end - max(start, 0) - len(chunk)))
-        first, count = not self._frames, self._count
+        model, first = self._model, not self.frames
+        chunk, count = self._next_chunk()
         features = model.processor.feature_extractor(
-            chunk, sampling_rate=model.rate, center=first, return_tensors="pt"
+            chunk, sampling_rate=SAMPLE_RATE, center=first, return_tensors="pt"
         ).input_features[:, :count]
-        self._frames += count
-        self._forget()
         with torch.inference_mode():
             encoded = model.model.get_audio_features(
                 input_features=features.to(model.model.device, model.model.dtype),
@@ -132,7 +109,6 @@ class CacheAwareStream:
         return len(self.tokens) > before
 
     def words(self) -> tuple[Word, ...]:
-        """The words so far, in seconds of the stream; only the last one may still grow."""
         words: list[Word] = []
         step = self._model.frame_seconds
         for token in self.tokens:
@@ -147,24 +123,6 @@ class CacheAwareStream:
                 probability = min(grown.probability or 0.0, token.probability)
                 words[-1] = Word(grown.text + piece, grown.start, max(grown.start, stop), probability)
         return tuple(word for word in words if word.text)
-
-    # ------------------------------------------------------------------ inside
-
-    @property
-    def _count(self) -> int:
-        """Mel frames of the next chunk: the first frame stands alone before those that are subsampled together."""
-        factor, lookahead = self._model.factor, self._lookahead
-        return factor * (lookahead + 1) if self._frames else 1 + factor * lookahead
-
-    @property
-    def _end(self) -> int:
-        """The sample after the last one that the next chunk reaches."""
-        return (self._frames + self._count - 1) * self._model.hop + self._model.reach
-
-    def _forget(self) -> None:
-        before = max(0, self._frames * self._model.hop - self._model.reach)
-        self._samples = self._samples[before - self._from :].copy()
-        self._from = before
 
     def _write(self, encoded: Any) -> Iterator[Token]:
         """`encoded` has shape (1, frames, width)."""

@@ -180,7 +180,7 @@ def _encode_array(value: Any) -> bytes:
 def _decode_array(kind: type, value: Any) -> Any:
     if kind is np.ndarray and isinstance(value, bytes):
         return np.frombuffer(value, dtype=np.float32)  # read-only: nobody changes audio in place
-    raise NotImplementedError(kind)
+    raise NotImplementedError(kind)  # how msgspec is told that a hook does not know a type
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_array)

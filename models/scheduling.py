@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -36,6 +36,10 @@ SPARE_PERIOD = 0.5
 """Seconds up to which the period may be stretched by other turns while the model still has time to spare."""
 FORGETTING = 0.3
 """Weight of the newest look in what looks are believed to cost."""
+
+
+POLL = 0.05
+"""Seconds within which somebody who waits for an item notices that nobody wants it any more."""
 
 
 class Urgency(float, Enum):
@@ -114,6 +118,16 @@ class _Entry(Generic[Item, Result]):
     item: Item = field(compare=False)
     key: Hashable = field(compare=False)
     future: Future[Result] = field(compare=False)
+
+
+def awaited(future: Future[Result], check: Callable[[], None]) -> Result:
+    """The result of an item, with `check` called every 50 ms until it is there; what that raises cancels the item."""
+    try:
+        while wait([future], timeout=POLL).not_done:
+            check()
+        return future.result()
+    finally:
+        future.cancel()
 
 
 class BatchLane(Generic[Item, Result]):

@@ -128,7 +128,7 @@ class SpoolReader(io.RawIOBase):
 
     def _wait(self) -> None:
         self._check()
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)  # the writer is another process: nothing tells of what it wrote
 
 
 def is_growing(path: Path) -> bool:

@@ -6,13 +6,12 @@ requests of a worker wait in one lane, by urgency; a recording's passages are st
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from models.chunked_stream import ChunkedStream
 from models.errors import InvalidInput
 from models.interfaces import (
     HypothesisUpdate,
@@ -24,8 +23,9 @@ from models.interfaces import (
     SegmentResult,
     TranscriptionRequest,
 )
+from models.languages import known_language
 from models.passage_transcription import PassageTranscription
-from models.scheduling import BatchLane, Urgency
+from models.scheduling import BatchLane, Urgency, awaited
 from models.speech_reader import Passage
 from streaming.segmentation import Cutting
 from streaming.transcript import Hypothesis, Segment, Word
@@ -34,39 +34,6 @@ from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity
 LONGEST_PASSAGE = 30.0
 PAUSE = 1.0
 """Seconds without a word that part two segments of a recording."""
-POLL = 0.05
-"""Seconds within which a cancelled request notices."""
-
-
-class Stream(Protocol):
-    """One turn, or one passage of a recording, on its way through a model. One thread at a time uses it."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is enough audio for the next chunk."""
-        ...
-
-    @property
-    def over(self) -> bool:
-        """Whether the model has heard everything, and said what it had to say of it."""
-        ...
-
-    @property
-    def seconds(self) -> float:
-        """Of the next chunk."""
-        ...
-
-    def append(self, samples: Samples) -> None:
-        """Take audio of any length, 16 kHz."""
-        ...
-
-    def hear(self) -> bool:
-        """Have the model hear the next chunk, filled up with silence if that is all. Whether it wrote something."""
-        ...
-
-    def words(self) -> tuple[Word, ...]:
-        """The words so far, in seconds of the stream; only the last one may still grow."""
-        ...
 
 
 @dataclass(slots=True)
@@ -84,14 +51,18 @@ class StreamingRecogniser:
     """Implements Transcriber and LiveTranscriber; any number of requests at once, each from a thread of its own."""
 
     def __init__(
-        self, languages: Sequence[str], turn: Callable[[], Stream], passage: Callable[[], Stream], name: str
+        self,
+        languages: Sequence[str],
+        turn: Callable[[], ChunkedStream],
+        passage: Callable[[], ChunkedStream],
+        name: str,
     ) -> None:
         """`turn` and `passage` begin streams of live speech and of recordings; `name` is for the lane's thread."""
         self._languages = tuple(languages)
         self._turn = turn
         self._passage = passage
         self.voice_activity = SileroVoiceActivity()
-        self.lane = BatchLane[Stream, bool](
+        self.lane = BatchLane[ChunkedStream, bool](
             lambda streams: [stream.hear() for stream in streams], max_batch=1, name=name
         )
 
@@ -150,16 +121,10 @@ class StreamingRecogniser:
 
     # ------------------------------------------------------------------ inside
 
-    def _hear(self, stream: Stream, urgency: Urgency, check: Callable[[], None]) -> bool:
+    def _hear(self, stream: ChunkedStream, urgency: Urgency, check: Callable[[], None]) -> bool:
         """Have the next chunk of a stream heard, when its turn has come. Whether there are new words."""
         future = self.lane.submit(stream, deadline=time.monotonic() + urgency)
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    return future.result(timeout=POLL)
-                check()
-        finally:
-            future.cancel()
+        return awaited(future, check)
 
     def _segments(
         self, passage: Passage[Samples], request: TranscriptionRequest, language: str, check: Callable[[], None]
@@ -191,12 +156,7 @@ class StreamingRecogniser:
 
     def _language(self, asked: str) -> str:
         """The language asked for, that of a model of one, or none."""
-        code = asked.strip().lower().replace("_", "-").partition("-")[0]
-        if code and code not in self._languages:
-            known = ", ".join(self._languages)
-            raise InvalidInput(
-                f"This model does not know the language {asked!r}: use one of {known}.", field="language"
-            )
+        code = known_language(asked, self._languages)
         return code or (self._languages[0] if len(self._languages) == 1 else "")
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from models.interfaces import Samples
+from models.chunked_stream import ChunkedStream
 from models.torch_runtime import import_torch
 from streaming.transcript import Word
+from streaming.voice_activity import SAMPLE_RATE
 
 torch = import_torch()
 
@@ -41,9 +40,8 @@ class RealtimeModel:
         self.delay = int(processor.num_delay_tokens)
         features = processor.feature_extractor
         self.hop, self.reach = int(features.hop_length), int(features.win_length) // 2
-        self.rate = int(features.sampling_rate)
         self.frames_per_token = int(processor.audio_length_per_tok)
-        self.token_seconds = self.frames_per_token * self.hop / self.rate
+        self.token_seconds = self.frames_per_token * self.hop / SAMPLE_RATE
 
     def text(self, token: int) -> bytes:
         """The bytes of a token; none of one that is no text."""
@@ -51,53 +49,34 @@ class RealtimeModel:
         return piece
 
 
-class RealtimeStream:
-    """One turn, or one passage of a recording."""
+class RealtimeStream(ChunkedStream):
+    """The first chunk is as long as the model is late."""
 
     def __init__(self, model: RealtimeModel) -> None:
+        super().__init__(
+            hop=model.hop,
+            reach=model.reach,
+            first=model.frames_per_token * (model.delay + 1),
+            later=model.frames_per_token,
+            dropped=1,
+        )
         self._model = model
-        self._samples = np.zeros(0, np.float32)  # from `_from` on
-        self._from = 0
-        self._heard = 0
-        self._frames = 0  # Mel frames so far
         self._state: dict[str, Any] = {}
         self._last = model.padding
         self._steps = 0
         self.written: list[Written] = []
         """What was written so far."""
 
-    def append(self, samples: Samples) -> None:
-        """Take audio of any length."""
-        self._samples = np.concatenate((self._samples, samples))
-        self._heard += len(samples)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is enough audio for the next chunk."""
-        return self._heard >= self._end
-
     @property
     def over(self) -> bool:
-        """Whether there is a token about everything that was heard."""
-        return self._steps * self._model.frames_per_token * self._model.hop >= self._heard
-
-    @property
-    def seconds(self) -> float:
-        """Of the next chunk."""
-        return self._count * self._model.hop / self._model.rate
+        return self._steps * self._model.frames_per_token * self._model.hop >= self.heard
 
     def hear(self) -> bool:
-        """Have the model hear the next chunk, filled up with silence if that is all. Whether it wrote something."""
-        model = self._model
-        start, end = self._frames * model.hop - model.reach if self._frames else 0, self._end
-        chunk = self._samples[start - self._from : end - self._from]
-        chunk = np.pad(chunk, (0, end - start - len(chunk)))
-        first, count = not self._frames, self._count
+        model, first = self._model, not self.frames
+        chunk, _ = self._next_chunk()
         inputs = model.processor(
-            chunk, is_streaming=True, is_first_audio_chunk=first, sampling_rate=model.rate, return_tensors="pt"
+            chunk, is_streaming=True, is_first_audio_chunk=first, sampling_rate=SAMPLE_RATE, return_tensors="pt"
         )
-        self._frames += count
-        self._forget()
         device = model.model.device
         tokens = inputs["input_ids"] if first else torch.tensor([[self._last]])
         with torch.inference_mode():
@@ -114,7 +93,6 @@ class RealtimeStream:
         return self._write(outcome.logits[0, -1].float())
 
     def words(self) -> tuple[Word, ...]:
-        """The words so far, in seconds of the stream; only the last one may still grow."""
         words: list[tuple[bytes, float, float, float]] = []
         step = self._model.token_seconds
         for each in self.written:
@@ -129,25 +107,6 @@ class RealtimeStream:
             for text, start, end, probability in words
         ]
         return tuple(word for word in decoded if word.text)
-
-    # ------------------------------------------------------------------ inside
-
-    @property
-    def _count(self) -> int:
-        """Mel frames of the next chunk: the first is as long as the model is late."""
-        return self._model.frames_per_token * (1 if self._frames else self._model.delay + 1)
-
-    @property
-    def _end(self) -> int:
-        """The sample after the last one that the next chunk reaches."""
-        last = (self._frames + self._count - 1) * self._model.hop
-        # What follows the first chunk ends with a window that the feature extractor drops.
-        return last + self._model.reach + (self._model.hop if self._frames else 0)
-
-    def _forget(self) -> None:
-        before = max(0, self._frames * self._model.hop - self._model.reach)
-        self._samples = self._samples[before - self._from :].copy()
-        self._from = before
 
     def _write(self, scores: Any) -> bool:
         model = self._model

@@ -15,6 +15,7 @@ import re
 import unicodedata
 
 from streaming.endpointing import Pause
+from streaming.languages import primary_language
 from streaming.prosody import Cadence, cadence
 from streaming.turn_words import ALONE, DISCOURSE, ECHOES, HESITATIONS, NUMBERS, OPEN_WORDS, PRONOUNS, WHOLE
 
@@ -60,7 +61,7 @@ def of_text(text: str, language: str = "") -> float:
     words = [word for word in map(_plain, text.split()) if word]
     if not words:
         return 0.0
-    key = language.strip().lower().replace("_", "-").partition("-")[0] or "en"
+    key = primary_language(language) or "en"
     last = words[-1]
     if last in HESITATIONS:
         return HESITATING

@@ -221,7 +221,7 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)  # in the connection's own thread
 
 
 def _nothing() -> None:

@@ -8,7 +8,6 @@ the least left to hear first, and a pass that nobody waits for any more stops be
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import threading
 import time
@@ -27,7 +26,7 @@ from models.interfaces import OnStep, Samples, SpeechChunk, SpeechRequest, Voice
 from models.kokoro_phonemes import Phonemizers
 from models.kokoro_text import Piece, passes, timings
 from models.kokoro_voices import LANGUAGES, Part, describe, is_voice, parse_mix
-from models.scheduling import BatchLane
+from models.scheduling import BatchLane, awaited
 from models.torch_runtime import import_torch, pick_device, weights_directory, without_warnings
 
 torch = import_torch()
@@ -38,8 +37,6 @@ SAMPLE_RATE = 24_000
 SPEEDS = (0.25, 4.0)
 CHUNK = SAMPLE_RATE // 4
 """Samples in one chunk."""
-POLL = 0.05
-"""Seconds within which a request that waits for its pass notices that it was cancelled."""
 WARMING_UP = "hˈɛlˌO wˈɜɹld."
 
 
@@ -138,13 +135,9 @@ class KokoroSynthesizer:
         on_step(done, length)
         future: Future[Spoken] = self.lane.submit(item, deadline=deadline)
         try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    return future.result(timeout=POLL)
-                on_step(done, length)
+            return awaited(future, lambda: on_step(done, length))
         finally:
             item.abandoned.set()
-            future.cancel()
 
     def _run(self, items: Sequence[Pass]) -> list[Spoken]:
         (item,) = items

@@ -21,10 +21,11 @@ import numpy as np
 from models.catalog import Card
 from models.errors import EngineFailed, InvalidInput, WeightsMissing
 from models.interfaces import OnStep, Samples, SpeechChunk, SpeechRequest, Voice
+from models.languages import known_language
 from models.orpheus_local import LocalTokens
 from models.orpheus_tokens import FRAME_SAMPLES, PLACES, PROMPT, VOICES, Window, frames, levels, prompts, windows
-from models.orpheus_upstream import POLL, Sampling, UpstreamTokens
-from models.scheduling import BatchLane
+from models.orpheus_upstream import Sampling, UpstreamTokens
+from models.scheduling import BatchLane, awaited
 from models.tempo import Tempo
 from models.torch_runtime import import_torch, pick_device, weights_directory, without_warnings
 
@@ -137,14 +138,9 @@ class OrpheusSynthesizer:
         if voice not in self._voices:
             known = ", ".join(self._voices)
             raise InvalidInput(f"This model has no voice {request.voice!r}: use one of {known}.", field="voice")
-        self._check_language(request.language)
+        if self._card.languages:
+            known_language(request.language, self._card.languages)
         return self._speak(request.text, voice, request.speed, self._sampling.changed(request.extra_params), on_step)
-
-    def _check_language(self, asked: str) -> None:
-        language = asked.strip().lower().replace("_", "-").partition("-")[0]
-        if language and self._card.languages and language not in self._card.languages:
-            known = ", ".join(self._card.languages)
-            raise InvalidInput(f"This model does not speak {asked!r}, but {known}.", field="language")
 
     def _speak(
         self, text: str, voice: str, speed: float, sampling: Sampling, on_step: OnStep
@@ -190,13 +186,7 @@ class OrpheusSynthesizer:
 
     def _decoded(self, window: Window, deadline: float, check: Callable[[], None]) -> Samples:
         future = self.lane.submit(window, key=len(window.frames), deadline=deadline)
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    return future.result(timeout=POLL)
-                check()
-        finally:
-            future.cancel()
+        return awaited(future, check)
 
     def _decode(self, batch: Sequence[Window]) -> list[Samples]:
         rows = [levels(window.frames) for window in batch]

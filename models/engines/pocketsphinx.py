@@ -44,6 +44,7 @@ from models.speech_reader import copied
 from models.spool import SpoolAbandoned, SpoolReader
 from streaming.audio import AudioChunk, PcmEncoding, decode_pcm, encode_pcm
 from streaming.decode import UndecodableAudio, decode, decode_channels
+from streaming.languages import primary_language
 from streaming.transcript import Hypothesis, Segment, Word
 from streaming.voice_activity import (
     PATIENT,
@@ -311,8 +312,7 @@ def _new_decoder() -> Any:
 
 
 def _require_english(language: str) -> None:
-    primary = language.strip().lower().replace("_", "-").partition("-")[0]
-    if primary not in {"", "en", "eng", "english"}:
+    if primary_language(language) not in {"", "en", "eng", "english"}:
         raise InvalidInput(
             f"This model understands English only, not {language!r}; leave the language out or choose another model.",
             field="language",

@@ -19,6 +19,7 @@ import msgspec
 from models.catalog import Card
 from models.errors import InvalidInput
 from models.interfaces import MediaInfo, OnStep, Samples, SegmentResult, TranscriptionRequest
+from models.languages import known_language
 from models.passage_transcription import PassageTranscription
 from models.speech_reader import Passage
 from models.torch_runtime import import_torch, pick_device, pick_dtype, weights_directory, without_warnings
@@ -80,7 +81,7 @@ class VoxtralTranscriber:
         """
         if request.task == "translate":
             raise InvalidInput("This model cannot translate.", field="model")
-        language = self._language(request.language)
+        language = known_language(request.language, self._languages)
 
         def write(passages: Sequence[Passage[Samples]], check: Callable[[], None]) -> list[list[Segment]]:
             windows = [passage.prepared for passage in passages]
@@ -138,15 +139,6 @@ class VoxtralTranscriber:
         if found and not language:
             language = found[1]
         return language, LANGUAGE.sub("", text).strip()
-
-    def _language(self, asked: str) -> str:
-        code = asked.strip().lower().replace("_", "-").partition("-")[0]
-        if code and code not in self._languages:
-            known = ", ".join(self._languages)
-            raise InvalidInput(
-                f"This model does not know the language {asked!r}: use one of {known}.", field="language"
-            )
-        return code
 
 
 def _segments(passage: Passage[Samples], language: str, text: str, *, channels: bool) -> list[Segment]:

@@ -45,6 +45,7 @@ from models.whisper_jobs import Features, Glance, Glimpse, Job, Outcome, short_w
 from models.whisper_live import WhisperTurn
 from models.whisper_transcription import WhisperTranscription
 from models.whisper_windows import Search, Windows
+from streaming.languages import primary_language
 from streaming.segmentation import Cutting, SpeechSpan
 from streaming.voice_activity import SAMPLE_RATE, SileroVoiceActivity
 
@@ -228,7 +229,7 @@ class WhisperTranscriber:
 
     def _language(self, asked: str) -> str:
         """Whisper's own code for a language; empty for one that is to be detected."""
-        code = asked.strip().lower().replace("_", "-").partition("-")[0]
+        code = primary_language(asked)
         code = LANGUAGE_NAMES.get(code, code)
         if not self.multilingual and code in ("", "en"):
             return "en"

@@ -88,8 +88,18 @@ def installed(peer: Peer) -> bool:
     return subprocess.run([interpreter(), "-c", found], check=False, capture_output=True).returncode == 0
 
 
-async def peer_cost(peer: Peer, weights: Path, samples: Samples) -> tuple[float, int]:
-    """CPU seconds for a second of audio, and how many messages came meanwhile."""
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds for a second of audio, how many messages came meanwhile, and the seconds after the audio until the
+    server had caught up: None if it had not when it was given up."""
+
+    cpu: float
+    messages: int
+    behind: float | None
+
+
+async def peer_cost(peer: Peer, weights: Path, samples: Samples) -> Cost:
+    """What it costs a peer to hear this."""
     async with _serving(peer, weights) as (pid, port):
         address = f"ws://127.0.0.1:{port}{peer.path}"
         async with connect(address, max_size=None, proxy=None) as connection:
@@ -99,7 +109,7 @@ async def peer_cost(peer: Peer, weights: Path, samples: Samples) -> tuple[float,
             return await _replay(peer, connection, pid, samples)
 
 
-async def _replay(peer: Peer, connection: ClientConnection, pid: int, samples: Samples) -> tuple[float, int]:
+async def _replay(peer: Peer, connection: ClientConnection, pid: int, samples: Samples) -> Cost:
     heard = 0
 
     async def collect() -> None:
@@ -114,20 +124,21 @@ async def _replay(peer: Peer, connection: ClientConnection, pid: int, samples: S
         for at in range(0, len(samples), size):
             await anyio.sleep(max(0.0, began + (at + size) / SAMPLE_RATE - time.perf_counter()))
             await connection.send(peer.encode(samples[at : at + size]))
-        used = await _caught_up(pid) - before
+        behind = await _behind(pid)
+        used = _cpu(pid) - before
         receiving.cancel_scope.cancel()
-    return used / (len(samples) / SAMPLE_RATE), heard
+    return Cost(used / (len(samples) / SAMPLE_RATE), heard, behind)
 
 
-async def _caught_up(pid: int) -> float:
-    """CPU seconds so far, once what was said is written down."""
+async def _behind(pid: int) -> float | None:
+    """Seconds until what was said is written down."""
     used = _cpu(pid)
-    for _ in range(round(CATCHING_UP)):
+    for second in range(round(CATCHING_UP)):
         await anyio.sleep(1.0)
         before, used = used, _cpu(pid)
         if used - before < IDLE:
-            break
-    return used
+            return float(second)
+    return None
 
 
 @asynccontextmanager

@@ -292,9 +292,11 @@ async def _beside(figure: Figure, name: str, weights: Path, turns: Sequence[Turn
         if not await anyio.to_thread.run_sync(installed, peer):
             figure.notes.append(f"{peer.name} is not installed: nothing to compare with")
             continue
-        cost, messages = await peer_cost(peer, weights, samples)
-        figure.compare(f"{name}: processor time", "s/s", [ours], peer.name, [cost], PEER_TARGETS[peer.name])
-        figure.notes.append(f"{name}: {peer.name} sent {messages} messages in {len(samples) / SAMPLE_RATE:.0f} s")
+        cost = await peer_cost(peer, weights, samples)
+        figure.compare(f"{name}: processor time", "s/s", [ours], peer.name, [cost.cpu], PEER_TARGETS[peer.name])
+        heard = f"{name}: {peer.name} sent {cost.messages} messages about {len(samples) / SAMPLE_RATE:.0f} s"
+        late = "was still at work a minute later" if cost.behind is None else f"had caught up {cost.behind:.0f} s later"
+        figure.notes.append(f"{heard}, and {late}")
 
 
 def _cpu(server: ProbedServer) -> float:

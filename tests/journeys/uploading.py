@@ -185,7 +185,7 @@ def wait_for(condition: Callable[[], bool], otherwise: str) -> None:
     give_up = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < give_up, otherwise
-        time.sleep(0.01)
+        time.sleep(0.01)  # it is so in another process, which has nobody to tell
 
 
 # ---------------------------------------------------------------------- files

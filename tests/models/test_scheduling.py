@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from models.scheduling import ALONE, SHORTEST_PERIOD, TOGETHER, BatchLane, Cadence, LaneClosed, LaneFull, Urgency
+from models.errors import Cancelled
+from models.scheduling import (
+    ALONE,
+    SHORTEST_PERIOD,
+    TOGETHER,
+    BatchLane,
+    Cadence,
+    LaneClosed,
+    LaneFull,
+    Urgency,
+    awaited,
+)
 
 
 class Gate:
@@ -187,6 +198,29 @@ def test_threads_that_are_free_at_once_share_what_waits() -> None:
         future.result(10)
     assert sorted(gate.batches) == [["a", "b"], ["c", "d"]]
     lane.close()
+
+
+def test_who_waits_for_an_item_may_be_called_off() -> None:
+    gate = threading.Event()
+    lane = BatchLane[int, int](lambda items: [gate.wait(10) and item for item in items], max_batch=1)
+    first, second = lane.submit(1), lane.submit(2)
+
+    def stop() -> None:
+        raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        awaited(second, stop)
+    gate.set()
+    assert awaited(first, lambda: None) == 1
+    assert second.cancelled()
+    lane.close()
+
+
+def test_an_item_that_fails_for_want_of_time_is_not_waited_for_again() -> None:
+    future: Future[int] = Future()
+    future.set_exception(TimeoutError("the disk"))
+    with pytest.raises(TimeoutError, match="the disk"):
+        awaited(future, lambda: None)
 
 
 def test_urgency_decides_among_items_of_one_moment_and_patience_ends() -> None:

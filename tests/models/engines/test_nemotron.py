@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ import pytest
 
 from models.catalog import Card, Catalog
 from models.errors import EngineFailed, InvalidInput, WeightsMissing
-from models.interfaces import HypothesisUpdate, ListenRequest, MediaInfo, Samples, SegmentResult, TranscriptionRequest
+from models.interfaces import MediaInfo, Samples, SegmentResult, TranscriptionRequest
 from models.torch_runtime import without_warnings
 from streaming.transcript import Segment
 from tests.models.engines.conformance import (
     SAMPLE_RATE,
-    LiveConformance,
     Steps,
+    StreamConformance,
     TranscriptionConformance,
-    blocks,
+    heard,
     write_wav,
 )
 from tests.models.engines.sentences import say
@@ -76,18 +75,14 @@ class TestConformance(TranscriptionConformance):
     pass
 
 
-class TestLiveConformance(LiveConformance):
+class TestStreamConformance(StreamConformance):
     pass
 
 
 def stream_of(model: Any, samples: Samples, lookahead: int) -> Any:
     from models.cache_aware_stream import CacheAwareStream
 
-    stream = CacheAwareStream(model, lookahead)
-    stream.append(samples)
-    while not stream.over:
-        stream.hear()
-    return stream
+    return heard(CacheAwareStream(model, lookahead), samples)
 
 
 def mel_chunks(processor: Any, samples: Samples) -> Iterator[Any]:
@@ -129,38 +124,10 @@ def test_a_stream_is_what_transformers_own_streaming_makes_of_it(model: Any, spe
     assert all(0 < token.probability <= 1 for token in tokens)
 
 
-def test_streams_at_once_do_not_disturb_each_other(engine: Any, speech: Samples) -> None:
-    def listen(samples: Samples) -> Any:
-        return list(engine.listen(ListenRequest(), blocks(samples), Steps()))[-1]
-
-    turns = [speech, speech[SAMPLE_RATE:], speech[: 2 * SAMPLE_RATE]]
-    alone = [listen(turn) for turn in turns]
-    together: dict[int, Any] = {}
-    threads = [
-        threading.Thread(target=lambda index=index: together.update({index: listen(turns[index])}))
-        for index in range(len(turns))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [together[index] for index in range(len(turns))] == alone
-
-
 def test_a_turn_of_minutes_keeps_no_more_than_the_model_looks_back(model: Any, speech: Samples) -> None:
     stream = stream_of(model, np.tile(speech, 5), 1)
     kept = {layer.keys.shape[-2] for layer in stream._encoder.layers}
     assert max(kept) <= model.model.config.encoder_config.sliding_window
-    assert len(stream._samples) < SAMPLE_RATE
-
-
-def test_words_are_never_taken_back_and_only_the_last_one_grows(engine: Any, speech: Samples) -> None:
-    *updates, last = engine.listen(ListenRequest(), blocks(speech), Steps())
-    beliefs = [update.hypothesis.words for update in updates if isinstance(update, HypothesisUpdate)]
-    beliefs.append(last.segment.words)
-    for before, after in zip(beliefs, beliefs[1:], strict=False):
-        assert after[: len(before) - 1] == before[:-1]
-        assert after[len(before) - 1].text.startswith(before[-1].text)
 
 
 def test_pieces_become_words_with_the_times_of_their_frames(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,11 +153,11 @@ def test_a_recording_is_heard_in_the_longest_chunks(
     engine: Any, model: Any, speech: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lookaheads = []
-    heard = model.model.get_audio_features
+    listened = model.model.get_audio_features
 
     def noted(**inputs: Any) -> Any:
         lookaheads.append(inputs["num_lookahead_tokens"])
-        return heard(**inputs)
+        return listened(**inputs)
 
     monkeypatch.setattr(model.model, "get_audio_features", noted)
     path = write_wav(tmp_path / "a.wav", np.concatenate((speech, np.zeros(5 * SAMPLE_RATE, np.float32), speech)))

@@ -13,14 +13,13 @@ import pytest
 
 from models.catalog import Card, Catalog
 from models.errors import WeightsMissing
-from models.interfaces import HypothesisUpdate, ListenRequest, Samples
+from models.interfaces import Samples
 from models.torch_runtime import without_warnings
 from tests.models.engines.conformance import (
     SAMPLE_RATE,
-    LiveConformance,
-    Steps,
+    StreamConformance,
     TranscriptionConformance,
-    blocks,
+    heard,
 )
 from tests.models.engines.sentences import say
 
@@ -67,18 +66,14 @@ class TestConformance(TranscriptionConformance):
     pass
 
 
-class TestLiveConformance(LiveConformance):
+class TestStreamConformance(StreamConformance):
     pass
 
 
 def stream_of(model: Any, samples: Samples) -> Any:
     from models.voxtral_stream import RealtimeStream
 
-    stream = RealtimeStream(model)
-    stream.append(samples)
-    while not stream.over:
-        stream.hear()
-    return stream
+    return heard(RealtimeStream(model), samples)
 
 
 def test_a_stream_is_what_transformers_own_streaming_makes_of_it(model: Any, speech: Samples) -> None:
@@ -110,16 +105,6 @@ def test_a_turn_of_minutes_keeps_no_more_than_the_model_looks_back(model: Any, s
     stream = stream_of(model, np.tile(speech, 5))
     for name in ("past_key_values", "encoder_past_key_values"):
         assert max(layer.keys.shape[-2] for layer in stream._state[name].layers) <= 64
-    assert len(stream._samples) < SAMPLE_RATE
-
-
-def test_words_are_never_taken_back_and_only_the_last_one_grows(engine: Any, speech: Samples) -> None:
-    *updates, last = engine.listen(ListenRequest(), blocks(speech), Steps())
-    beliefs = [update.hypothesis.words for update in updates if isinstance(update, HypothesisUpdate)]
-    beliefs.append(last.segment.words)
-    for before, after in zip(beliefs, beliefs[1:], strict=False):
-        assert after[: len(before) - 1] == before[:-1]
-        assert after[len(before) - 1].text.startswith(before[-1].text)
 
 
 def test_bytes_become_words_with_the_times_of_their_tokens(model: Any) -> None:
